@@ -1,0 +1,155 @@
+// The interface that a device implements. A backend is one device with one ordered stream of work. Nothing outside a
+// backend reads a Buffer's memory except through read and write.
+#pragma once
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/graph.h"
+#include "formats/format.h"
+
+namespace quant {
+
+// ---- Memory -----------------------------------------------------------------------------------------------------
+
+struct Buffer {  // backends derive their own
+    size_t bytes = 0;
+    virtual ~Buffer() = default;
+};
+struct Slice {
+    Buffer* buffer = nullptr;
+    size_t offset = 0, bytes = 0;
+};
+enum class Usage : uint8_t { weights, cache, activations };
+
+// ---- Weights ----------------------------------------------------------------------------------------------------
+
+// `rows` consecutive rows of a planar matrix taken apart by unpack_row, or their planar arrays: what a layout packs.
+struct PackRows {
+    Format format;            // of the matrix
+    int64_t cols = 0;
+    int rows = 0;             // <= tile_rows; the layout pads a short last tile with zero codes and zero scales
+    const uint8_t* codes = nullptr;  // quantized elements: one byte per code, [rows][cols]; float elements: their bytes
+    const float* scales = nullptr;   // [rows][groups_per_row]
+    const float* offsets = nullptr;  // [rows][groups_per_row]: minimum or zero point (see unpack_row)
+    // Nested formats only: [rows][groups] codes of scale and minimum, and the coarse floats [rows][super groups].
+    const uint8_t *scale_codes = nullptr, *offset_codes = nullptr;
+    const float *coarse_scales = nullptr, *coarse_offsets = nullptr;
+};
+
+// How a device wants a matrix in memory. One layout per weight per device, chosen at load.
+struct Layout {
+    const char* name;
+    int tile_rows;  // rows packed together; tiles are consecutive, tile_bytes each. 0: `stored`, see below
+    size_t (*tile_bytes)(const Format& format, int64_t cols);
+    void (*pack)(const PackRows& rows, uint8_t* tile);
+    // The inverse, for one row of a tile: as unpack_row gives it (scales and offsets as the device uses them).
+    void (*unpack)(const Format& format, int64_t cols, const uint8_t* tile, int row, uint8_t* codes, float* scales,
+                   float* offsets);
+};
+// `stored`: the format's planar arrays (or ggml blocks), codes | scales | zeros, each starting at a multiple of 64.
+extern const Layout layout_stored;
+size_t layout_bytes(const Layout& layout, const Format& format, int64_t rows, int64_t cols);
+
+// A matrix on a device. bias is f32[rows] or empty.
+struct Weight {
+    std::string name;  // of its (first) tensor, for messages
+    Format format;
+    Activation activation = Activation::f32;
+    int64_t rows = 0, cols = 0;
+    const Layout* layout = nullptr;
+    Slice data, bias;
+};
+
+// ---- Step: all that changes from one run of a plan to the next -----------------------------------------------------
+
+constexpr int page_positions = 64;
+
+// The KV cache of the layers of one stage: pages of 64 positions. In a page, layer after layer: K as
+// [kv_heads][head_dim][64] f16 (a key's positions side by side), then V as [kv_heads][64][head_dim] f16.
+struct CacheShape {
+    int layers = 0, kv_heads = 0, head_dim = 0;
+    size_t layer_bytes() const { return size_t{2} * 2 * kv_heads * head_dim * page_positions; }
+    size_t page_bytes() const { return layers * layer_bytes(); }
+};
+struct CacheStorage {
+    CacheShape shape;
+    int pages_per_chunk = 1;
+    std::vector<Buffer*> chunks;  // page p: chunk p / pages_per_chunk, at (p % pages_per_chunk) * page_bytes
+};
+
+// The rows of one sequence are consecutive in a step, at ascending positions.
+struct StepSequence {
+    int first_row = 0, rows = 0;
+    int first_position = 0;
+    int first_page = 0;  // its page table: Step::pages[first_page + position / 64]
+};
+struct Step {
+    std::vector<int32_t> tokens, positions;   // [rows]
+    std::vector<int32_t> output_rows;         // [outputs]
+    std::vector<StepSequence> sequences;
+    std::vector<int32_t> pages;
+    const CacheStorage* cache = nullptr;
+    // When it becomes true the backend may stop early; results are then undefined.
+    const std::atomic<bool>* cancelled = nullptr;
+    int rows() const { return static_cast<int>(tokens.size()); }
+    int outputs() const { return static_cast<int>(output_rows.size()); }
+};
+
+// ---- Kernels, plans, devices ----------------------------------------------------------------------------------------
+
+struct Operand {  // where a node's value lies in a plan; views carry their parent's memory and stride
+    ValueType type = ValueType::f32;
+    Rows rows = Rows::step;
+    int64_t cols = 0, stride = 0;  // stride: elements (f32) or bytes (codes) from row to row
+    Slice data;                    // f32: starts at the first column; quantized: codes, then RowScale[max rows]
+    size_t row_scales = 0;         // quantized: offset of RowScale[0] from data.offset
+};
+struct Kernel;
+struct Bound {  // a node with its memory and the kernel that runs it
+    Node node;
+    const Kernel* kernel = nullptr;
+    Operand in[4], out;
+};
+
+class Recorder;  // each backend's own
+
+// One row of a backend's kernel table: its only claim. The first row whose op matches and that accepts the node runs.
+struct Kernel {
+    const char* name;
+    Op op;
+    const Layout* weights;  // of a linear's weight; null for other ops
+    // weight: the node's weight (its layout and data not yet set when choosing at load); null for ops without.
+    bool (*accepts)(const Node& node, const Weight* weight, const Value* in0, const Value* out);
+    void (*emit)(Recorder& recorder, const Bound& bound);
+};
+
+struct Plan {  // backends derive their own
+    virtual ~Plan() = default;
+};
+
+class Backend {
+  public:
+    virtual ~Backend() = default;
+    virtual const std::string& name() const = 0;  // "cpu:avx512"
+    virtual const std::vector<Kernel>& kernels() const = 0;
+    // Failures throw Error(QUANT_ERR_DEVICE) or std::bad_alloc.
+    virtual Buffer* alloc(size_t bytes, Usage usage) = 0;
+    virtual Buffer* adopt(const void* host, size_t bytes) = 0;  // a mapped file, read only; null: unsupported, copy
+    virtual void release(Buffer* buffer) noexcept = 0;
+    virtual void write(Buffer* to, size_t at, const void* from, size_t bytes) = 0;  // thread-safe for disjoint ranges
+    virtual void read(const Buffer* from, size_t at, void* to, size_t bytes) = 0;   // after wait()
+    virtual void copy(Buffer* to, size_t to_at, const Buffer* from, size_t from_at, size_t bytes) = 0;
+    virtual std::unique_ptr<Plan> record(const std::vector<Bound>& nodes, int max_rows) = 0;
+    virtual void run(Plan& plan, const Step& step) = 0;  // asynchronous; keeps what it needs of step
+    virtual void wait() = 0;                             // device errors surface here
+};
+
+// The kernel that runs a node, or null. `op` may differ from node.op (is there a kernel for the fused op?).
+const Kernel* find_kernel(const Backend& backend, Op op, const Node& node, const Weight* weight, const Value* in0,
+                          const Value* out);
+
+}  // namespace quant

@@ -1,0 +1,38 @@
+// THE encode: float32 to any planar format (and the ggml blocks that hold one exactly).
+//   asymmetric (minimum)  InstantQuant: s = (max-min)/(2^bits-1), 0 -> 1; q = round((w-min)/s); m = min
+//   symmetric s8          s = absmax/127, q = round(w/s)
+//   symmetric u4 (z = 8)  s = v/-8 with v the value of largest magnitude, q = round(w/s) + 8, clamped to 0..15
+//   e4m3                  s = absmax/448, q = e4m3(w/s)
+// Codes are computed with the unrounded scale, then the scale and minimum are rounded to their stored type.
+#pragma once
+#include <vector>
+
+#include "formats/format.h"
+
+namespace quant {
+
+class Encoder {
+  public:
+    Encoder(const Format& format, int64_t rows, int64_t cols);
+
+    // Scales of tensor and block granularity come from the whole matrix: call observe on every row first (any order,
+    // one thread at a time), then encode_row. Other granularities need no observation.
+    bool needs_observation() const;
+    void observe(int64_t row, const float* values);
+
+    // Writes one row of the planar arrays: codes[codes_row_bytes]; scales and zeros point at the arrays' starts, and
+    // the row's own entries are written. Thread-safe for different rows.
+    void encode_row(int64_t row, const float* values, uint8_t* codes, uint8_t* scales, uint8_t* zeros) const;
+
+  private:
+    Format format_;
+    int64_t rows_, cols_;
+    std::vector<float> absmax_;  // per tensor, or per block
+};
+
+// Planar row <-> ggml block row, for the formats that a GGUF type holds exactly (s8:g32:f16 = Q8_0,
+// u4:g32:f16:z8 = Q4_0, u4:g32:f16:min = Q4_1). `row_*` are one row's entries.
+void interleave_ggml_row(const Format& planar, int64_t cols, const uint8_t* row_codes, const uint8_t* row_scales,
+                         const uint8_t* row_zeros, uint8_t* blocks);
+
+}  // namespace quant
