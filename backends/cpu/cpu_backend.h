@@ -1,0 +1,48 @@
+// The CPU device: buffers are host memory, a plan is a list of phases run by the thread pool.
+#pragma once
+#include <functional>
+
+#include "backends/registry.h"
+#include "core/backend.h"
+
+namespace quant {
+
+struct CpuBuffer : Buffer {
+    uint8_t* data = nullptr;
+    bool adopted = false;
+};
+inline uint8_t* host_pointer(const Slice& s) { return static_cast<CpuBuffer*>(s.buffer)->data + s.offset; }
+
+// One fork-join: items(step) independent pieces of work, then a join. Nothing here allocates when it runs.
+struct Phase {
+    std::function<int(const Step& step)> items;
+    std::function<void(const Step& step, int item, uint8_t* scratch)> run;  // scratch: this thread's own
+};
+
+// Collects the phases of a plan. An emit function calls phase() one or more times.
+class Recorder {
+  public:
+    explicit Recorder(int max_rows, int threads) : max_rows(max_rows), threads(threads) {}
+    const int max_rows;  // rows of a step are at most this
+    const int threads;
+    void phase(std::function<int(const Step&)> items, std::function<void(const Step&, int, uint8_t*)> run,
+               size_t scratch_bytes = 0);
+    // Memory that the phases of one node share; other nodes of the plan reuse it. The address is only known when the
+    // plan is complete, so phases get it through the returned pointer-to-pointer.
+    uint8_t* const* workspace(size_t bytes);
+
+    std::vector<Phase> phases;
+    size_t scratch_bytes = 0, workspace_bytes = 0;
+    std::unique_ptr<uint8_t*> workspace_address{new uint8_t*(nullptr)};
+};
+
+// Kernel tables by instruction set, each in its own file (backends/cpu/kernels_*.cpp); best rows first. A device's table is
+// its instruction set's rows, then the reference rows. `exact` leaves out kernels that round float activations to int8.
+void append_reference_kernels(std::vector<Kernel>& table);
+void append_baseline_kernels(std::vector<Kernel>& table, bool exact);
+#if defined(__x86_64__) || defined(_M_X64)
+void append_avx2_kernels(std::vector<Kernel>& table, bool exact);
+void append_avx512_kernels(std::vector<Kernel>& table, bool exact);  // AVX-512 F BW VL DQ VNNI
+#endif
+
+}  // namespace quant
