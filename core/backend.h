@@ -52,6 +52,10 @@ struct Layout {
 };
 // `stored`: the format's planar arrays (or ggml blocks), codes | scales | zeros, each starting at a multiple of 64.
 extern const Layout layout_stored;
+struct StoredOffsets {
+    size_t scales = 0, zeros = 0;
+};
+StoredOffsets stored_offsets(const Format& format, int64_t rows, int64_t cols);
 size_t layout_bytes(const Layout& layout, const Format& format, int64_t rows, int64_t cols);
 
 // A matrix on a device. bias is f32[rows] or empty.
@@ -125,6 +129,8 @@ struct Kernel {
     // weight: the node's weight (its layout and data not yet set when choosing at load); null for ops without.
     bool (*accepts)(const Node& node, const Weight* weight, const Value* in0, const Value* out);
     void (*emit)(Recorder& recorder, const Bound& bound);
+    // What the kernel itself rounds float activations to ("s8:g32"), for the contract; null: nothing.
+    const char* rounds_to = nullptr;
 };
 
 struct Plan {  // backends derive their own

@@ -10,7 +10,8 @@ namespace quant {
 class HostMemory {
   public:
     explicit HostMemory(const quant_host& host) : host_(host) {}
-    void* alloc(size_t bytes, size_t align) const;  // throws std::bad_alloc; 0 bytes gives a valid address
+    // align: at most 64. Throws std::bad_alloc; 0 bytes gives a valid address.
+    void* alloc(size_t bytes, size_t align) const;
     void release(void* ptr, size_t bytes) const noexcept;
 
   private:

@@ -13,6 +13,31 @@ struct CpuBuffer : Buffer {
 };
 inline uint8_t* host_pointer(const Slice& s) { return static_cast<CpuBuffer*>(s.buffer)->data + s.offset; }
 
+// Where a node's operands lie; usable while recording, too.
+inline int row_count(const Operand& o, const Step& step) { return o.rows == Rows::step ? step.rows() : step.outputs(); }
+inline float* f32_row(const Operand& o, int64_t row) {
+    return reinterpret_cast<float*>(host_pointer(o.data)) + row * o.stride;
+}
+inline uint8_t* codes_row(const Operand& o, int64_t row) { return host_pointer(o.data) + row * o.stride; }
+inline RowScale* row_scales(const Operand& o) {
+    return reinterpret_cast<RowScale*>(host_pointer(o.data) + o.row_scales);
+}
+inline const float* bias_of(const Weight& w) {
+    return w.bias.buffer ? reinterpret_cast<const float*>(host_pointer(w.bias)) : nullptr;
+}
+WeightView stored_view(const Weight& w);  // of a weight in layout_stored
+
+// One layer's K ([kv_heads][head_dim][64]) of a page; its V ([kv_heads][64][head_dim]) is half of layer_bytes() later.
+inline uint16_t* cache_keys(const CacheStorage& cache, int32_t page, int layer) {
+    const Buffer* chunk = cache.chunks[page / cache.pages_per_chunk];
+    return reinterpret_cast<uint16_t*>(static_cast<const CpuBuffer*>(chunk)->data +
+                                       (page % cache.pages_per_chunk) * cache.shape.page_bytes() +
+                                       layer * cache.shape.layer_bytes());
+}
+inline uint16_t* cache_values(const CacheStorage& cache, int32_t page, int layer) {
+    return cache_keys(cache, page, layer) + cache.shape.layer_bytes() / 4;
+}
+
 // One fork-join: items(step) independent pieces of work, then a join. Nothing here allocates when it runs.
 struct Phase {
     std::function<int(const Step& step)> items;
@@ -44,5 +69,9 @@ void append_baseline_kernels(std::vector<Kernel>& table, bool exact);
 void append_avx2_kernels(std::vector<Kernel>& table, bool exact);
 void append_avx512_kernels(std::vector<Kernel>& table, bool exact);  // AVX-512 F BW VL DQ VNNI
 #endif
+
+// A device of this kernel table.
+std::unique_ptr<Backend> create_cpu_backend(std::string name, std::vector<Kernel> table,
+                                            const DeviceServices& services);
 
 }  // namespace quant

@@ -1,0 +1,138 @@
+#include "core/scheme.h"
+
+#include <vector>
+
+namespace quant {
+namespace {
+
+const char* const listed[] = {"f32",           "f16",       "bf16",       "a16w8",      "a16w8:g128",
+                              "a16w8:g32:sym", "a16w4",     "a16w4:g128", "a16w4:g32",  "a16w4:g32:sym",
+                              "a8w8",          "a8w8:asym", "fp8",        "fp8:tensor", "fp8:block"};
+
+struct Base {
+    const char* name;
+    Element element;
+    FloatType scale;
+    Activation activation;
+    bool asymmetric;         // when the name does not say
+    uint8_t symmetric_zero;  // Zero::constant of the symmetric kind, for unsigned codes
+    bool group, tensor, block, can_be_asymmetric;
+};
+constexpr Base bases[] = {
+    {"f32", Element::f32, FloatType::none, Activation::f32, false, 0, false, false, false, false},
+    {"f16", Element::f16, FloatType::none, Activation::f32, false, 0, false, false, false, false},
+    {"bf16", Element::bf16, FloatType::none, Activation::f32, false, 0, false, false, false, false},
+    {"a16w8", Element::s8, FloatType::f16, Activation::f32, true, 0, true, false, false, true},
+    {"a16w4", Element::u4, FloatType::f16, Activation::f32, true, 8, true, false, false, true},
+    {"a8w8", Element::s8, FloatType::f16, Activation::s8, false, 0, false, true, false, true},
+    {"fp8", Element::e4m3, FloatType::f32, Activation::e4m3, false, 0, false, true, true, false},
+};
+
+std::vector<std::string> split(const std::string& text) {
+    std::vector<std::string> parts(1);
+    for (char c : text) {
+        if (c == ':')
+            parts.emplace_back();
+        else
+            parts.back() += c;
+    }
+    return parts;
+}
+
+// "g128" -> 128; 0 if it is not a group.
+int parse_group(const std::string& text) {
+    if (text.size() < 2 || text.size() > 6 || text[0] != 'g' || text[1] == '0') return 0;
+    int group = 0;
+    for (size_t i = 1; i < text.size(); ++i) {
+        if (text[i] < '0' || text[i] > '9') return 0;
+        group = group * 10 + (text[i] - '0');
+    }
+    return group <= 0xffff ? group : 0;
+}
+
+bool set_granularity(const Base& base, const std::string& text, Format* f) {
+    if (text == "channel") {
+        f->granularity = Granularity::channel;
+    } else if (text == "tensor" && base.tensor) {
+        f->granularity = Granularity::tensor;
+    } else if (text == "block" && base.block) {
+        f->granularity = Granularity::block;
+        f->group = 128;
+    } else if (int group = base.group ? parse_group(text) : 0) {
+        f->granularity = Granularity::group;
+        f->group = static_cast<uint16_t>(group);
+    } else {
+        return false;
+    }
+    return true;
+}
+
+}  // namespace
+
+bool operator==(const Scheme& a, const Scheme& b) {
+    return a.weight == b.weight && a.activation == b.activation;
+}
+
+bool scheme_parse(const std::string& text, Scheme* out) {
+    std::vector<std::string> parts = split(text);
+    for (const Base& base : bases) {
+        if (parts[0] != base.name) continue;
+        Scheme s;
+        s.activation = base.activation;
+        s.weight.element = base.element;
+        s.weight.scale = base.scale;
+        bool asymmetric = base.asymmetric;
+        size_t next = 1;
+        if (!is_float(base.element)) {
+            s.weight.granularity = Granularity::channel;
+            if (next < parts.size() && set_granularity(base, parts[next], &s.weight)) ++next;
+            if (next < parts.size() && (parts[next] == "sym" || (parts[next] == "asym" && base.can_be_asymmetric)))
+                asymmetric = parts[next++] == "asym";
+        }
+        if (next != parts.size()) return false;
+        if (asymmetric) {
+            s.weight.zero = Zero::minimum;
+        } else if (base.symmetric_zero) {
+            s.weight.zero = Zero::constant;
+            s.weight.zero_point = base.symmetric_zero;
+        }
+        // A minimum of a whole matrix is not encoded by anything.
+        if (asymmetric && s.weight.granularity == Granularity::tensor) return false;
+        if (!format_valid(s.weight)) return false;
+        *out = s;
+        return true;
+    }
+    return false;
+}
+
+std::string scheme_name(const Scheme& s) {
+    for (const Base& base : bases) {
+        std::string name = base.name;
+        if (s.weight.granularity == Granularity::group) name += ":g" + std::to_string(s.weight.group);
+        if (s.weight.granularity == Granularity::tensor) name += ":tensor";
+        if (s.weight.granularity == Granularity::block) name += ":block";
+        bool asymmetric = s.weight.zero == Zero::minimum;
+        if (asymmetric != base.asymmetric) name += asymmetric ? ":asym" : ":sym";
+        Scheme parsed;
+        if (scheme_parse(name, &parsed) && parsed == s) return name;
+    }
+    return format_name(s.weight);
+}
+
+std::string activation_name(Activation a) {
+    switch (a) {
+        case Activation::f32:
+            return "f32";
+        case Activation::s8:
+            return "s8:token";
+        case Activation::e4m3:
+            return "e4m3:token";
+    }
+    return "?";
+}
+
+const char* scheme_listed(int index) {
+    return index >= 0 && index < static_cast<int>(sizeof(listed) / sizeof(listed[0])) ? listed[index] : nullptr;
+}
+
+}  // namespace quant
