@@ -1,9 +1,12 @@
 // THE encode: float32 to any planar format (and the ggml blocks that hold one exactly).
-//   asymmetric (minimum)  InstantQuant: s = (max-min)/(2^bits-1), 0 -> 1; q = round((w-min)/s); m = min
+//   asymmetric (minimum)  InstantQuant: s = (max-min)/(2^bits-1); q = round((w-min)/s); m = min
+//   asymmetric (integer)  the range widened to contain 0; s as above; z = round(-min/s); q = round(w/s) + z
 //   symmetric s8          s = absmax/127, q = round(w/s)
 //   symmetric u4 (z = 8)  s = v/-8 with v the value of largest magnitude, q = round(w/s) + 8, clamped to 0..15
+//                         (u5, u6, u8 alike, with z = 16, 32, 128)
 //   e4m3                  s = absmax/448, q = e4m3(w/s)
-// Codes are computed with the unrounded scale, then the scale and minimum are rounded to their stored type.
+// s = 0 becomes 1. Codes are computed with the unrounded scale, then the scale and minimum are rounded to their stored
+// type. The float elements are conversions.
 #pragma once
 #include <vector>
 
@@ -13,6 +16,7 @@ namespace quant {
 
 class Encoder {
   public:
+    // Throws QUANT_ERR_UNSUPPORTED for a format that nothing above describes (ggml storage among them).
     Encoder(const Format& format, int64_t rows, int64_t cols);
 
     // Scales of tensor and block granularity come from the whole matrix: call observe on every row first (any order,
@@ -24,14 +28,18 @@ class Encoder {
     // the row's own entries are written. Thread-safe for different rows.
     void encode_row(int64_t row, const float* values, uint8_t* codes, uint8_t* scales, uint8_t* zeros) const;
 
+    struct Range {
+        float min, max;
+    };
+
   private:
     Format format_;
     int64_t rows_, cols_;
-    std::vector<float> absmax_;  // per tensor, or per block
+    std::vector<Range> observed_;  // per tensor, or per block
 };
 
 // Planar row <-> ggml block row, for the formats that a GGUF type holds exactly (s8:g32:f16 = Q8_0,
-// u4:g32:f16:z8 = Q4_0, u4:g32:f16:min = Q4_1). `row_*` are one row's entries.
+// u4:g32:f16:z8 = Q4_0, u4:g32:f16:min = Q4_1). `row_*` are one row's entries; cols is a multiple of 32.
 void interleave_ggml_row(const Format& planar, int64_t cols, const uint8_t* row_codes, const uint8_t* row_scales,
                          const uint8_t* row_zeros, uint8_t* blocks);
 

@@ -1,29 +1,73 @@
 // Exact conversions between float32 and the small float types: f16 (IEEE half), bf16, e4m3 (the "FN" kind of FP8:
-// largest finite 448 = 0x7e, no infinity, NaN = 0x7f and 0xff). All round to nearest, ties to even.
+// largest finite 448 = 0x7e, no infinity, NaN = 0x7f and 0xff). All round to nearest, ties to even. Free of branches,
+// so that loops over them vectorize; `static`, so that a copy compiled for a newer instruction set is never linked into
+// code for an older one.
 #pragma once
 #include <cstdint>
 #include <cstring>
 
 namespace quant {
 
-inline uint32_t float_bits(float x) {
+static inline uint32_t float_bits(float x) {
     uint32_t u;
     std::memcpy(&u, &x, 4);
     return u;
 }
-inline float float_from_bits(uint32_t u) {
+static inline float float_from_bits(uint32_t u) {
     float x;
     std::memcpy(&x, &u, 4);
     return x;
 }
 
-float f16_to_f32(uint16_t h);
-uint16_t f32_to_f16(float x);  // overflow becomes infinity
+// A subnormal m * 2^-24 is (2^-14 + m * 2^-24) - 2^-14, which float32 computes exactly.
+static inline float f16_to_f32(uint16_t h) {
+    const uint32_t sign = static_cast<uint32_t>(h & 0x8000) << 16, shifted = static_cast<uint32_t>(h & 0x7fff) << 13;
+    const uint32_t normal = shifted + (112u << 23);
+    const uint32_t special = shifted + (224u << 23);  // infinity and NaN: exponent 31 becomes 255
+    const uint32_t subnormal = float_bits(float_from_bits(shifted + (113u << 23)) - float_from_bits(113u << 23));
+    const uint32_t magnitude = shifted < (1u << 23) ? subnormal : shifted < (31u << 23) ? normal : special;
+    return float_from_bits(magnitude | sign);
+}
 
-inline float bf16_to_f32(uint16_t h) { return float_from_bits(static_cast<uint32_t>(h) << 16); }
-uint16_t f32_to_bf16(float x);
+// Overflow becomes infinity. Below 2^-14 the result counts units of 2^-24, which are the units of 0.5's last place.
+static inline uint16_t f32_to_f16(float x) {
+    const uint32_t u = float_bits(x), sign = u >> 16 & 0x8000, a = u & 0x7fffffff;
+    const uint32_t normal = ((a + 0xfff + (a >> 13 & 1)) >> 13) - (112u << 10);
+    const uint32_t subnormal = float_bits(float_from_bits(a) + 0.5f) - float_bits(0.5f);
+    const uint32_t nan = 0x7e00 | (a >> 13 & 0x3ff);
+    const uint32_t finite = a < (113u << 23) ? subnormal : normal;
+    const uint32_t magnitude = a < 0x477ff000u ? finite : a <= 0x7f800000u ? 0x7c00u : nan;  // 65520 rounds up
+    return static_cast<uint16_t>(magnitude | sign);
+}
 
-float e4m3_to_f32(uint8_t code);
-uint8_t f32_to_e4m3(float x);  // clamps to +-448 before the cast; NaN stays NaN
+static inline float bf16_to_f32(uint16_t h) {
+    return float_from_bits(static_cast<uint32_t>(h) << 16);
+}
+
+static inline uint16_t f32_to_bf16(float x) {
+    const uint32_t u = float_bits(x);
+    const uint32_t rounded = (u + 0x7fff + (u >> 16 & 1)) >> 16;
+    const uint32_t nan = u >> 16 | 0x40;
+    return static_cast<uint16_t>((u & 0x7fffffff) <= 0x7f800000u ? rounded : nan);
+}
+
+// As f16: a subnormal m * 2^-9 is (2^-6 + m * 2^-9) - 2^-6.
+static inline float e4m3_to_f32(uint8_t code) {
+    const uint32_t sign = static_cast<uint32_t>(code & 0x80) << 24, shifted = static_cast<uint32_t>(code & 0x7f) << 20;
+    const uint32_t normal = shifted + (120u << 23);
+    const uint32_t subnormal = float_bits(float_from_bits(shifted + (121u << 23)) - float_from_bits(121u << 23));
+    const uint32_t magnitude = shifted < (1u << 23) ? subnormal : shifted < (0x7fu << 20) ? normal : 0x7fc00000u;
+    return float_from_bits(magnitude | sign);
+}
+
+// Clamps to +-448 before the cast; NaN stays NaN. Below 2^-6 the units are 2^-9, those of 2^14's last place.
+static inline uint8_t f32_to_e4m3(float x) {
+    const uint32_t u = float_bits(x), sign = u >> 24 & 0x80, magnitude = u & 0x7fffffff;
+    const uint32_t a = magnitude < 0x43e00000u ? magnitude : 0x43e00000u;  // 448
+    const uint32_t normal = ((a + 0x7ffff + (a >> 20 & 1)) >> 20) - (120u << 3);
+    const uint32_t subnormal = float_bits(float_from_bits(a) + 16384.0f) - float_bits(16384.0f);
+    const uint32_t finite = a < (121u << 23) ? subnormal : normal;
+    return static_cast<uint8_t>((magnitude <= 0x7f800000u ? finite : 0x7fu) | sign);
+}
 
 }  // namespace quant

@@ -1,0 +1,205 @@
+#include "formats/encode.h"
+
+#include <algorithm>
+
+#include "formats/error.h"
+#include "formats/float_types.h"
+
+namespace quant {
+namespace {
+
+using Range = Encoder::Range;
+
+// NaNs are passed over. Lanes, because a single running minimum would be one long chain.
+Range range_of(const float* values, int64_t n) {
+    constexpr int lanes = 16;
+    float low[lanes], high[lanes];
+    std::fill_n(low, lanes, float_from_bits(0x7f800000));
+    std::fill_n(high, lanes, float_from_bits(0xff800000));
+    int64_t i = 0;
+    for (; i + lanes <= n; i += lanes) {
+        for (int l = 0; l < lanes; ++l) low[l] = values[i + l] < low[l] ? values[i + l] : low[l];
+        for (int l = 0; l < lanes; ++l) high[l] = values[i + l] > high[l] ? values[i + l] : high[l];
+    }
+    for (; i < n; ++i) {
+        low[0] = values[i] < low[0] ? values[i] : low[0];
+        high[0] = values[i] > high[0] ? values[i] : high[0];
+    }
+    const Range r{*std::min_element(low, low + lanes), *std::max_element(high, high + lanes)};
+    return r.min <= r.max ? r : Range{0, 0};
+}
+
+Range united(const Range& a, const Range& b) {
+    return {std::min(a.min, b.min), std::max(a.max, b.max)};
+}
+
+// q = round((w - shift) / scale) within [low, high], + zero_point
+struct Affine {
+    float scale, shift, low, high;
+    uint8_t zero_point;
+};
+
+Affine affine_for(const Format& f, const Range& r) {
+    const float absmax = std::max(-r.min, r.max);
+    const float levels = static_cast<float>((1 << element_bits(f.element)) - 1);
+    Affine a{1, 0, 0, levels, 0};
+    if (f.element == Element::e4m3) {
+        a.scale = absmax / 448.0f;
+    } else if (f.element == Element::s8) {
+        a = {absmax / 127.0f, 0, -127, 127, 0};
+    } else if (f.zero == Zero::minimum) {
+        a.scale = (r.max - r.min) / levels;
+        a.shift = r.min;
+    } else if (f.zero == Zero::constant) {
+        const float z = f.zero_point;
+        a = {(r.max > -r.min ? r.max : r.min) / -z, 0, -z, levels - z, f.zero_point};
+    } else {
+        const float low = std::min(r.min, 0.0f);
+        a.scale = (std::max(r.max, 0.0f) - low) / levels;
+        const float exact = a.scale > 0 ? -low / a.scale : 0;
+        const float clamped = exact < levels ? exact : levels;
+        a.zero_point = static_cast<uint8_t>(float_bits(clamped + 12582912.0f) & 0xff);
+        a.low = -static_cast<float>(a.zero_point);
+        a.high = levels + a.low;
+    }
+    if (a.scale == 0) a.scale = 1;
+    return a;
+}
+
+// Rounding by addition: 1.5 * 2^23 + x has units of 1, and its low bits are x's integer in two's complement. Clamping
+// first loses nothing, the bounds being integers; the comparisons send a NaN to `low`.
+void quantize(const Affine& a, const float* values, int64_t n, uint8_t* codes) {
+    const float scale = a.scale, shift = a.shift, low = a.low, high = a.high;
+    const uint32_t zero_point = a.zero_point;
+    for (int64_t i = 0; i < n; ++i) {
+        const float x = (values[i] - shift) / scale;
+        const float above = x > low ? x : low;
+        const float clamped = above < high ? above : high;
+        codes[i] = static_cast<uint8_t>(float_bits(clamped + 12582912.0f) + zero_point);
+    }
+}
+
+void quantize_e4m3(float scale, const float* values, int64_t n, uint8_t* codes) {
+    for (int64_t i = 0; i < n; ++i) codes[i] = f32_to_e4m3(values[i] / scale);
+}
+
+void pack_u4(const uint8_t* codes, int64_t n, uint8_t* out) {
+    for (int64_t i = 0; i < n / 2; ++i) out[i] = static_cast<uint8_t>(codes[2 * i] | codes[2 * i + 1] << 4);
+    if (n % 2 != 0) out[n / 2] = codes[n - 1];
+}
+
+void pack_bits(const uint8_t* codes, int64_t n, int bits, uint8_t* out) {
+    for (; n > 0; n -= 8, codes += 8, out += bits) {
+        const int64_t here = std::min<int64_t>(n, 8);
+        uint64_t word = 0;
+        for (int64_t i = 0; i < here; ++i) word |= static_cast<uint64_t>(codes[i]) << (bits * i);
+        for (int64_t i = 0; i < (here * bits + 7) / 8; ++i) out[i] = static_cast<uint8_t>(word >> (8 * i));
+    }
+}
+
+void store_u16(uint16_t u, uint8_t* to) {
+    std::memcpy(to, &u, 2);
+}
+
+void store_float(FloatType type, float value, int64_t index, uint8_t* array) {
+    array += static_cast<size_t>(index) * float_type_bytes(type);
+    if (type == FloatType::f32) {
+        std::memcpy(array, &value, 4);
+    } else {
+        store_u16(type == FloatType::f16 ? f32_to_f16(value) : f32_to_bf16(value), array);
+    }
+}
+
+void convert(Element e, const float* values, int64_t n, uint8_t* out) {
+    if (e == Element::f32) {
+        std::memcpy(out, values, static_cast<size_t>(n) * 4);
+    } else if (e == Element::f16) {
+        for (int64_t i = 0; i < n; ++i) store_u16(f32_to_f16(values[i]), out + 2 * i);
+    } else {
+        for (int64_t i = 0; i < n; ++i) store_u16(f32_to_bf16(values[i]), out + 2 * i);
+    }
+}
+
+}  // namespace
+
+Encoder::Encoder(const Format& format, int64_t rows, int64_t cols) : format_(format), rows_(rows), cols_(cols) {
+    const bool centred = format.zero_point == 1 << (element_bits(format.element) - 1);
+    if (!format_valid(format) || format.storage != Storage::planar || (format.zero == Zero::constant && !centred))
+        fail(QUANT_ERR_UNSUPPORTED, "format " + format_name(format) + " cannot be encoded; choose another format");
+    if (!needs_observation()) return;
+    const int64_t bands = format.granularity == Granularity::block ? (rows + format.group - 1) / format.group : 1;
+    const float infinity = float_from_bits(0x7f800000);
+    observed_.assign(static_cast<size_t>(bands * groups_per_row(format, cols)), Range{infinity, -infinity});
+}
+
+bool Encoder::needs_observation() const {
+    return format_.granularity == Granularity::tensor || format_.granularity == Granularity::block;
+}
+
+void Encoder::observe(int64_t row, const float* values) {
+    const int64_t group = format_.group == 0 ? cols_ : format_.group, groups = groups_per_row(format_, cols_);
+    const int64_t first = format_.granularity == Granularity::block ? row / group * groups : 0;
+    for (int64_t g = 0; g < groups; ++g) {
+        Range& range = observed_[static_cast<size_t>(first + g)];
+        range = united(range, range_of(values + g * group, std::min(group, cols_ - g * group)));
+    }
+}
+
+void Encoder::encode_row(int64_t row, const float* values, uint8_t* codes, uint8_t* scales, uint8_t* zeros) const {
+    if (is_float(format_.element)) return convert(format_.element, values, cols_, codes);
+
+    const int bits = element_bits(format_.element);
+    std::vector<uint8_t> unpacked(bits < 8 ? static_cast<size_t>(cols_) : 0);
+    uint8_t* const bytes = bits < 8 ? unpacked.data() : codes;
+    const int64_t group = format_.group == 0 ? cols_ : format_.group, groups = groups_per_row(format_, cols_);
+    const bool block = format_.granularity == Granularity::block;
+    const int64_t first = format_.granularity == Granularity::tensor ? 0 : (block ? row / group : row) * groups;
+    // A scale that rows share is written by the first of them.
+    const bool writes = !needs_observation() || row == 0 || (block && row % group == 0);
+    for (int64_t g = 0; g < groups; ++g) {
+        const float* const from = values + g * group;
+        const int64_t n = std::min(group, cols_ - g * group);
+        const Affine a =
+            affine_for(format_, needs_observation() ? observed_[static_cast<size_t>(first + g)] : range_of(from, n));
+        if (format_.element == Element::e4m3) {
+            quantize_e4m3(a.scale, from, n, bytes + g * group);
+        } else {
+            quantize(a, from, n, bytes + g * group);
+        }
+        if (!writes) continue;
+        store_float(format_.scale, a.scale, first + g, scales);
+        if (format_.zero == Zero::minimum) store_float(format_.scale, a.shift, first + g, zeros);
+        if (format_.zero == Zero::integer) zeros[first + g] = a.zero_point;
+    }
+    if (bits == 4) {
+        pack_u4(bytes, cols_, codes);
+    } else if (bits < 8) {
+        pack_bits(bytes, cols_, bits, codes);
+    }
+}
+
+void interleave_ggml_row(const Format& planar, int64_t cols, const uint8_t* row_codes, const uint8_t* row_scales,
+                         const uint8_t* row_zeros, uint8_t* blocks) {
+    for (int64_t g = 0; g < cols / 32; ++g) {
+        std::memcpy(blocks, row_scales + 2 * g, 2);
+        blocks += 2;
+        if (planar.zero == Zero::minimum) {
+            std::memcpy(blocks, row_zeros + 2 * g, 2);
+            blocks += 2;
+        }
+        if (planar.element == Element::s8) {
+            std::memcpy(blocks, row_codes + 32 * g, 32);
+            blocks += 32;
+            continue;
+        }
+        // Planar bytes hold columns (2j, 2j+1); block bytes columns (i, i + 16).
+        const uint8_t* const q = row_codes + 16 * g;
+        for (int i = 0; i < 16; i += 2) {
+            blocks[i] = static_cast<uint8_t>((q[i / 2] & 15) | (q[8 + i / 2] & 15) << 4);
+            blocks[i + 1] = static_cast<uint8_t>(q[i / 2] >> 4 | (q[8 + i / 2] >> 4) << 4);
+        }
+        blocks += 16;
+    }
+}
+
+}  // namespace quant
