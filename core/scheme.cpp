@@ -11,21 +11,23 @@ const char* const listed[] = {"f32",           "f16",       "bf16",       "a16w8
 
 struct Base {
     const char* name;
-    Element element;
+    Element symmetric, asymmetric;  // asymmetric codes are unsigned: the minimum is code 0
     FloatType scale;
     Activation activation;
-    bool asymmetric;         // when the name does not say
-    uint8_t symmetric_zero;  // Zero::constant of the symmetric kind, for unsigned codes
-    bool group, tensor, block, can_be_asymmetric;
+    bool asymmetric_default;  // when the name does not say
+    uint8_t symmetric_zero;   // Zero::constant of the symmetric kind, for unsigned codes
+    bool group, tensor, block;
+    bool quantized() const { return scale != FloatType::none; }
+    bool has_asymmetric() const { return symmetric != asymmetric || symmetric_zero != 0; }
 };
 constexpr Base bases[] = {
-    {"f32", Element::f32, FloatType::none, Activation::f32, false, 0, false, false, false, false},
-    {"f16", Element::f16, FloatType::none, Activation::f32, false, 0, false, false, false, false},
-    {"bf16", Element::bf16, FloatType::none, Activation::f32, false, 0, false, false, false, false},
-    {"a16w8", Element::s8, FloatType::f16, Activation::f32, true, 0, true, false, false, true},
-    {"a16w4", Element::u4, FloatType::f16, Activation::f32, true, 8, true, false, false, true},
-    {"a8w8", Element::s8, FloatType::f16, Activation::s8, false, 0, false, true, false, true},
-    {"fp8", Element::e4m3, FloatType::f32, Activation::e4m3, false, 0, false, true, true, false},
+    {"f32", Element::f32, Element::f32, FloatType::none, Activation::f32, false, 0, false, false, false},
+    {"f16", Element::f16, Element::f16, FloatType::none, Activation::f32, false, 0, false, false, false},
+    {"bf16", Element::bf16, Element::bf16, FloatType::none, Activation::f32, false, 0, false, false, false},
+    {"a16w8", Element::s8, Element::u8, FloatType::f16, Activation::f32, true, 0, true, false, false},
+    {"a16w4", Element::u4, Element::u4, FloatType::f16, Activation::f32, true, 8, true, false, false},
+    {"a8w8", Element::s8, Element::u8, FloatType::f16, Activation::s8, false, 0, false, true, false},
+    {"fp8", Element::e4m3, Element::e4m3, FloatType::f32, Activation::e4m3, false, 0, false, true, true},
 };
 
 std::vector<std::string> split(const std::string& text) {
@@ -79,17 +81,17 @@ bool scheme_parse(const std::string& text, Scheme* out) {
         if (parts[0] != base.name) continue;
         Scheme s;
         s.activation = base.activation;
-        s.weight.element = base.element;
         s.weight.scale = base.scale;
-        bool asymmetric = base.asymmetric;
+        bool asymmetric = base.asymmetric_default;
         size_t next = 1;
-        if (!is_float(base.element)) {
+        if (base.quantized()) {
             s.weight.granularity = Granularity::channel;
             if (next < parts.size() && set_granularity(base, parts[next], &s.weight)) ++next;
-            if (next < parts.size() && (parts[next] == "sym" || (parts[next] == "asym" && base.can_be_asymmetric)))
+            if (next < parts.size() && (parts[next] == "sym" || (parts[next] == "asym" && base.has_asymmetric())))
                 asymmetric = parts[next++] == "asym";
         }
         if (next != parts.size()) return false;
+        s.weight.element = asymmetric ? base.asymmetric : base.symmetric;
         if (asymmetric) {
             s.weight.zero = Zero::minimum;
         } else if (base.symmetric_zero) {
@@ -112,7 +114,7 @@ std::string scheme_name(const Scheme& s) {
         if (s.weight.granularity == Granularity::tensor) name += ":tensor";
         if (s.weight.granularity == Granularity::block) name += ":block";
         bool asymmetric = s.weight.zero == Zero::minimum;
-        if (asymmetric != base.asymmetric) name += asymmetric ? ":asym" : ":sym";
+        if (asymmetric != base.asymmetric_default) name += asymmetric ? ":asym" : ":sym";
         Scheme parsed;
         if (scheme_parse(name, &parsed) && parsed == s) return name;
     }
