@@ -1,6 +1,7 @@
 #include "formats/decode.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "formats/float_types.h"
 #include "formats/ggml_blocks.h"
@@ -37,10 +38,10 @@ template <int bits>
 void unpack_bits(const uint8_t* from, int64_t n, uint8_t* codes) {
     constexpr uint64_t mask = (1u << bits) - 1;
     for (; n > 0; n -= 8, from += bits, codes += 8) {
-        const int64_t here = std::min<int64_t>(n, 8);
         uint64_t word = 0;
-        for (int64_t i = 0; i < (here * bits + 7) / 8; ++i) word |= static_cast<uint64_t>(from[i]) << (8 * i);
-        for (int64_t i = 0; i < here; ++i) codes[i] = static_cast<uint8_t>(word >> (bits * i) & mask);
+        std::memcpy(&word, from, static_cast<size_t>(n < 8 ? (n * bits + 7) / 8 : bits));
+        for (int64_t i = 0; i < std::min<int64_t>(n, 8); ++i)
+            codes[i] = static_cast<uint8_t>(word >> (bits * i) & mask);
     }
 }
 

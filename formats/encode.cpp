@@ -1,6 +1,7 @@
 #include "formats/encode.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "formats/error.h"
 #include "formats/float_types.h"
@@ -12,7 +13,7 @@ using Range = Encoder::Range;
 
 // NaNs are passed over. Lanes, because a single running minimum would be one long chain.
 Range range_of(const float* values, int64_t n) {
-    constexpr int lanes = 16;
+    constexpr int lanes = 4;
     float low[lanes], high[lanes];
     std::fill_n(low, lanes, float_from_bits(0x7f800000));
     std::fill_n(high, lanes, float_from_bits(0xff800000));

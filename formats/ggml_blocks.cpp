@@ -1,6 +1,7 @@
 #include "formats/ggml_blocks.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "formats/float_types.h"
 
@@ -18,41 +19,61 @@ size_t header_bytes(const Format& f) {
     return f.zero == Zero::minimum ? 4 : 2;
 }
 
-void codes_q4(const uint8_t* q, uint8_t* codes) {
-    for (int i = 0; i < 16; ++i) {
-        codes[i] = q[i] & 15;
-        codes[16 + i] = q[i] >> 4;
-    }
+// A copy that the compiler knows not to alias the output.
+template <size_t n>
+struct Bytes {
+    uint8_t at[n];
+    explicit Bytes(const uint8_t* from) { std::memcpy(at, from, n); }
+    uint8_t operator[](int i) const { return at[i]; }
+};
+
+void codes_q4(const uint8_t* from, uint8_t* codes) {
+    const Bytes<16> q(from);
+    for (int i = 0; i < 16; ++i) codes[i] = q[i] & 15;
+    for (int i = 0; i < 16; ++i) codes[16 + i] = q[i] >> 4;
+}
+
+// Eight bits to bit 4 of eight bytes: byte i keeps bit i of its copy, and adding 0x7f carries any bit into bit 7.
+uint64_t spread_bits(uint8_t bits) {
+    const uint64_t kept = bits * 0x0101010101010101u & 0x8040201008040201u;
+    return (kept + 0x7f7f7f7f7f7f7f7fu) >> 3 & 0x1010101010101010u;
 }
 
 void codes_q5(const uint8_t* fifth, const uint8_t* q, uint8_t* codes) {
-    const uint32_t bits = fifth[0] | fifth[1] << 8 | fifth[2] << 16 | static_cast<uint32_t>(fifth[3]) << 24;
-    for (int i = 0; i < 16; ++i) {
-        codes[i] = static_cast<uint8_t>((q[i] & 15) | (bits >> i & 1) << 4);
-        codes[16 + i] = static_cast<uint8_t>(q[i] >> 4 | (bits >> (16 + i) & 1) << 4);
+    codes_q4(q, codes);
+    for (int i = 0; i < 4; ++i) {
+        uint64_t eight;
+        std::memcpy(&eight, codes + 8 * i, 8);
+        eight |= spread_bits(fifth[i]);
+        std::memcpy(codes + 8 * i, &eight, 8);
     }
 }
 
-void codes_q4_k(const uint8_t* q, uint8_t* codes) {
-    for (int pair = 0; pair < 4; ++pair, q += 32, codes += 64) {
+void codes_q4_k(const uint8_t* from, uint8_t* codes) {
+    for (int pair = 0; pair < 4; ++pair, from += 32, codes += 64) {
+        const Bytes<32> q(from);
         for (int i = 0; i < 32; ++i) codes[i] = q[i] & 15;
         for (int i = 0; i < 32; ++i) codes[32 + i] = q[i] >> 4;
     }
 }
 
-void codes_q5_k(const uint8_t* fifth, const uint8_t* q, uint8_t* codes) {
-    for (int pair = 0; pair < 4; ++pair, q += 32, codes += 64) {
-        for (int i = 0; i < 32; ++i) codes[i] = static_cast<uint8_t>((q[i] & 15) | (fifth[i] >> (2 * pair) & 1) << 4);
-        for (int i = 0; i < 32; ++i)
-            codes[32 + i] = static_cast<uint8_t>(q[i] >> 4 | (fifth[i] >> (2 * pair + 1) & 1) << 4);
+void codes_q5_k(const uint8_t* fifth_bits, const uint8_t* from, uint8_t* codes) {
+    Bytes<32> fifth(fifth_bits);
+    for (int pair = 0; pair < 4; ++pair, from += 32, codes += 64) {
+        const Bytes<32> q(from);
+        for (int i = 0; i < 32; ++i) codes[i] = static_cast<uint8_t>((q[i] & 15) | (fifth[i] & 1) << 4);
+        for (int i = 0; i < 32; ++i) codes[32 + i] = static_cast<uint8_t>(q[i] >> 4 | (fifth[i] & 2) << 3);
+        for (uint8_t& bits : fifth.at) bits >>= 2;
     }
 }
 
-void codes_q6_k(const uint8_t* low, const uint8_t* high, uint8_t* codes) {
-    for (int half = 0; half < 2; ++half, low += 64, high += 32, codes += 128) {
+void codes_q6_k(const uint8_t* low_bits, const uint8_t* high_bits, uint8_t* codes) {
+    for (int half = 0; half < 2; ++half, low_bits += 64, high_bits += 32, codes += 128) {
+        const Bytes<64> low(low_bits);
+        const Bytes<32> high(high_bits);
         for (int i = 0; i < 32; ++i) codes[i] = static_cast<uint8_t>((low[i] & 15) | (high[i] & 3) << 4);
-        for (int i = 0; i < 32; ++i) codes[32 + i] = static_cast<uint8_t>((low[32 + i] & 15) | (high[i] >> 2 & 3) << 4);
-        for (int i = 0; i < 32; ++i) codes[64 + i] = static_cast<uint8_t>(low[i] >> 4 | (high[i] >> 4 & 3) << 4);
+        for (int i = 0; i < 32; ++i) codes[32 + i] = static_cast<uint8_t>((low[32 + i] & 15) | (high[i] & 12) << 2);
+        for (int i = 0; i < 32; ++i) codes[64 + i] = static_cast<uint8_t>(low[i] >> 4 | (high[i] & 48));
         for (int i = 0; i < 32; ++i) codes[96 + i] = static_cast<uint8_t>(low[32 + i] >> 4 | (high[i] >> 6) << 4);
     }
 }
