@@ -10,6 +10,7 @@
 
 #include "core/graph.h"
 #include "formats/format.h"
+#include "quant.h"  // quant_limits
 
 namespace quant {
 
@@ -152,6 +153,8 @@ class Backend {
     virtual std::unique_ptr<Plan> record(const std::vector<Bound>& nodes, int max_rows) = 0;
     virtual void run(Plan& plan, const Step& step) = 0;  // asynchronous; keeps what it needs of step
     virtual void wait() = 0;                             // device errors surface here
+    // Measures the device's limits: bit 0 of `which` = streaming reads, bit 1 = arithmetic. Not measured: left as it is.
+    virtual void probe(unsigned which, quant_limits* limits) = 0;
 };
 
 // The kernel that runs a node, or null. `op` may differ from node.op (is there a kernel for the fused op?).

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backends/cpu/probe.h"
+
 namespace quant {
 namespace {
 
@@ -88,6 +90,11 @@ class CpuBackend : public Backend {
         }
     }
     void wait() override {}
+
+    void probe(unsigned which, quant_limits* limits) override {
+        if (which & 1) limits->read_bytes_per_second = probe_read_bandwidth(threads_, memory_);
+        if (which & 2) probe_arithmetic(name_, threads_, limits);
+    }
 
   private:
     static uint8_t* address(const Buffer* buffer) { return static_cast<const CpuBuffer*>(buffer)->data; }

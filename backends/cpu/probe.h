@@ -1,0 +1,30 @@
+// What this processor can do at most, measured: the limits that kernels are compared with.
+#pragma once
+#include <string>
+
+#include "core/memory.h"
+#include "core/threads.h"
+
+namespace quant {
+
+// Bytes per second of streaming reads of 1 GiB with all threads: the best of 1, 2, 4 and 8 streams a thread.
+double probe_read_bandwidth(ThreadPool& threads, const HostMemory& memory);
+
+// int8 dot product and float32 FMA (or the nearest thing that `device`, "cpu:...", has), all threads; a multiplication
+// and an addition count as two operations.
+void probe_arithmetic(const std::string& device, ThreadPool& threads, quant_limits* limits);
+
+// One instruction set's loops: `rounds` rounds of independent accumulations, enough of them to hide the latency. They
+// return something that depends on the result, and operations per round.
+struct ArithmeticLoops {
+    int (*int8)(int rounds);
+    double int8_operations;
+    int (*f32)(int rounds);
+    double f32_operations;
+};
+extern const ArithmeticLoops arithmetic_baseline;
+#if defined(__x86_64__) || defined(_M_X64)
+extern const ArithmeticLoops arithmetic_avx2, arithmetic_avx512;
+#endif
+
+}  // namespace quant

@@ -1,0 +1,41 @@
+// Rows of a matrix in another format than it is stored in: THE decode, then THE encode, row by row and on any thread.
+#pragma once
+#include <vector>
+
+#include "formats/encode.h"
+#include "formats/format.h"
+
+namespace quant {
+
+class RowSource {
+  public:
+    // `view` must outlive it. If the target differs from the view's format only in storage, rows are passed through.
+    // Tensor and block granularity read the whole matrix here for their scales.
+    RowSource(const WeightView& view, const Format& target);
+
+    const Format& format() const { return target_; }
+    size_t scratch_bytes() const;  // for row()
+
+    // One row in the target format, as a view of one row (its pointers start at that row's entries): inside the source,
+    // or in `scratch` and this object's scales and zeros. Thread-safe for different rows.
+    WeightView row(int64_t row, uint8_t* scratch);
+
+  private:
+    WeightView view_;
+    Format target_;
+    bool same_;
+    Encoder encoder_;
+    std::vector<uint8_t> scales_, zeros_;
+};
+
+// How the rows of a matrix use its scale and zero arrays: `rows_each` rows share one row of them.
+struct ParameterRows {
+    int64_t rows_each = 1;
+    size_t scale_bytes = 0, zero_bytes = 0;  // of one such row
+};
+ParameterRows parameter_rows(const Format& f, int64_t rows, int64_t cols);
+
+// View of one row of a matrix.
+WeightView row_view(const WeightView& w, int64_t row);
+
+}  // namespace quant

@@ -1,0 +1,152 @@
+#include "models/save.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "checkpoints/gguf_writer.h"
+#include "formats/decode.h"
+#include "formats/row_source.h"
+
+namespace quant {
+namespace {
+
+constexpr int64_t batch_elements = 2 << 20;  // between two calls of progress
+
+struct Output {
+    PlannedTensor planned;
+    const TensorInfo* source = nullptr;  // null: `values`
+    std::vector<float> values;
+};
+
+bool is_linear(const std::string& name) {
+    static constexpr const char* parts[] = {".attn_q.weight",   ".attn_k.weight", ".attn_v.weight", ".attn_output.weight",
+                                            ".ffn_gate.weight", ".ffn_up.weight", ".ffn_down.weight"};
+    return name.compare(0, 4, "blk.") == 0 && std::any_of(std::begin(parts), std::end(parts), [&](const char* part) {
+               const size_t n = std::strlen(part);
+               return name.size() > n && name.compare(name.size() - n, n, part) == 0;
+           });
+}
+
+// The divisors of the rotary frequencies, GGUF's way of saying Llama 3's scaling.
+std::vector<float> rope_divisors(const Checkpoint& checkpoint, const LlamaConfig& config) {
+    const double base = checkpoint.metadata.number(config.architecture + ".rope.freq_base", 10000);
+    std::vector<float> divisors;
+    for (size_t i = 0; i < config.rope_frequencies.size(); ++i)
+        divisors.push_back(static_cast<float>(1.0 / std::pow(base, 2.0 * static_cast<double>(i) / config.head_dim) /
+                                              config.rope_frequencies[i]));
+    return divisors;
+}
+
+std::vector<Output> plan_outputs(const Checkpoint& checkpoint, const LlamaConfig& config, const WeightChoice& choice) {
+    std::vector<Output> outputs;
+    auto add = [&](const std::string& name, const TensorInfo& t, const Format& format) {
+        Output o;
+        o.planned = {name, format, t.rows, t.cols, t.vector};
+        o.source = &t;
+        outputs.push_back(std::move(o));
+    };
+    for (const TensorInfo& t : checkpoint.tensors) {
+        if (t.vector) add(t.name, t, Format{});
+        else if (t.name == "output.weight") add(t.name, t, choose_scheme(checkpoint, t, choice, true).weight);
+        else if (is_linear(t.name)) add(t.name, t, choose_scheme(checkpoint, t, choice, false).weight);
+        else add(t.name, t, t.format);
+    }
+    if (config.tied) {  // a head in another format than the embedding is a tensor of its own
+        const TensorInfo& table = *checkpoint.find("token_embd.weight");
+        const Format head = choose_scheme(checkpoint, table, choice, true).weight;
+        if (head != table.format) add("output.weight", table, head);
+    }
+    if (checkpoint.metadata.text(config.architecture + ".rope.scaling.type", "") == "llama3" &&
+        !checkpoint.find("rope_freqs.weight")) {
+        Output o;
+        o.values = rope_divisors(checkpoint, config);
+        o.planned = {"rope_freqs.weight", Format{}, static_cast<int64_t>(o.values.size()), 1, true};
+        outputs.push_back(std::move(o));
+    }
+    return outputs;
+}
+
+Metadata output_metadata(const Checkpoint& checkpoint, const LlamaConfig& config, const WeightChoice& choice) {
+    Metadata m = checkpoint.metadata;
+    for (const char* key : {"quant.tensors", "quant.formats", "general.file_type"}) m.erase(key);
+    if (choice.scheme) m.set("quant.scheme", scheme_name(*choice.scheme));
+    if (choice.head) m.set("quant.head", scheme_name(*choice.head));
+    const std::string scaling = config.architecture + ".rope.scaling.";
+    if (m.text(scaling + "type", "") == "llama3")
+        for (const char* key : {"type", "factor", "low_freq_factor", "high_freq_factor", "original_context_length"})
+            m.erase(scaling + key);
+    m.set("general.quantization_version", uint64_t{2});
+    return m;
+}
+
+class MatrixWriter {
+  public:
+    MatrixWriter(ThreadPool& threads, std::function<void(uint64_t bytes)> progress)
+        : threads_(threads), progress_(std::move(progress)) {}
+
+    void write(GgufWriter& writer, const WeightView& view, const Format& format) {
+        RowSource source(view, format);
+        const ParameterRows parameters = parameter_rows(format, view.rows, view.cols);
+        const size_t row_bytes = codes_row_bytes(format, view.cols);
+        codes_.resize(codes_bytes(format, view.rows, view.cols));
+        scales_.resize(scales_bytes(format, view.rows, view.cols));
+        zeros_.resize(zeros_bytes(format, view.rows, view.cols));
+        const size_t slot_bytes = source.scratch_bytes();
+        scratch_.resize(slot_bytes * threads_.threads() + 1);
+        auto row = [&](int64_t r, uint8_t* scratch) {
+            const WeightView one = source.row(r, scratch);
+            std::memcpy(codes_.data() + static_cast<size_t>(r) * row_bytes, one.codes, row_bytes);
+            if (r % parameters.rows_each != 0) return;
+            const size_t index = static_cast<size_t>(r / parameters.rows_each);
+            if (parameters.scale_bytes)
+                std::memcpy(scales_.data() + index * parameters.scale_bytes, one.scales, parameters.scale_bytes);
+            if (parameters.zero_bytes)
+                std::memcpy(zeros_.data() + index * parameters.zero_bytes, one.zeros, parameters.zero_bytes);
+        };
+        const int64_t batch = std::max<int64_t>(1, batch_elements / std::max<int64_t>(1, view.cols));
+        for (int64_t first = 0; first < view.rows; first += batch) {
+            const int n = static_cast<int>(std::min(batch, view.rows - first));
+            threads_.parallel(n, [&](int item, int slot) { row(first + item, scratch_.data() + slot * slot_bytes); });
+            progress_(codes_row_bytes(view.format, view.cols) * static_cast<uint64_t>(n));
+        }
+        writer.tensor(codes_.data(), scales_.data(), zeros_.data());
+    }
+
+  private:
+    ThreadPool& threads_;
+    std::function<void(uint64_t)> progress_;
+    std::vector<uint8_t> codes_, scales_, zeros_, scratch_;
+};
+
+}  // namespace
+
+void save_checkpoint(const Checkpoint& checkpoint, const WeightChoice& choice, ThreadPool& threads,
+                     const std::string& path, const Progress& progress) {
+    const LlamaConfig config = read_llama_config(checkpoint);
+    const std::vector<Output> outputs = plan_outputs(checkpoint, config, choice);
+    std::vector<PlannedTensor> planned;
+    uint64_t total = 0, done = 0;
+    for (const Output& o : outputs) {
+        planned.push_back(o.planned);
+        if (o.source) total += codes_bytes(o.source->format, o.source->rows, o.source->cols);
+    }
+    progress(0);
+    GgufWriter writer(path, output_metadata(checkpoint, config, choice), planned);
+    MatrixWriter matrices(threads, [&](uint64_t bytes) {
+        done += bytes;
+        progress(std::min(1.f, static_cast<float>(static_cast<double>(done) / static_cast<double>(total))));
+    });
+    for (const Output& o : outputs) {
+        if (!o.source) {
+            writer.tensor(reinterpret_cast<const uint8_t*>(o.values.data()), nullptr, nullptr);
+            continue;
+        }
+        std::vector<uint8_t> scratch;
+        matrices.write(writer, checkpoint.view(*o.source, scratch), o.planned.format);
+        checkpoint.release(*o.source);
+    }
+    writer.finish();
+}
+
+}  // namespace quant
