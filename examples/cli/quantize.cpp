@@ -1,0 +1,35 @@
+// quant quantize: checkpoint in, GGUF file out.
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "model.h"
+#include "terminal.h"
+
+namespace cli {
+
+int quantize(const QuantizeOptions& options) {
+    const Runtime runtime = create_runtime(options);
+    {
+        Progress progress;
+        quant_error error{};
+        check(quant_quantize_file(runtime.get(), options.in.c_str(), options.out.c_str(),
+                                  options.scheme.empty() ? nullptr : options.scheme.c_str(),
+                                  options.head.empty() ? nullptr : options.head.c_str(), Progress::callback, &progress,
+                                  &error),
+              error);
+    }
+    const double seconds = process_seconds();
+    const uint64_t bytes = std::filesystem::file_size(options.out);
+    if (options.json) {
+        print_json({{"output", options.out},
+                    {"scheme", options.scheme.empty() ? "as stored" : options.scheme},
+                    {"bytes", bytes},
+                    {"seconds", seconds}});
+    } else {
+        print(
+            format("%s: %s in %.1f s\n", options.out.c_str(), bytes_text(static_cast<double>(bytes)).c_str(), seconds));
+    }
+    return exit_done;
+}
+
+}  // namespace cli
