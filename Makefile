@@ -1,0 +1,103 @@
+# One word each, over CMake. config=sanitize (or SANITIZE=address,undefined | thread) instruments everything and keeps
+# its own build folder, as does config=shared.
+config ?= release
+SANITIZE ?= $(if $(filter sanitize,$(config)),address$(comma)undefined,$(if $(filter thread,$(config)),thread))
+JOBS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+FUZZ_SECONDS ?= 20
+FILTER ?=
+comma := ,
+
+ifeq ($(SANITIZE),thread)
+  BUILD ?= build-tsan
+else ifneq ($(SANITIZE),)
+  BUILD ?= build-asan
+else ifeq ($(config),shared)
+  BUILD ?= build-shared
+else
+  BUILD ?= build
+endif
+
+OPTIONS := -DQUANT_SANITIZE=$(SANITIZE) -DBUILD_SHARED_LIBS=$(if $(filter shared,$(config)),ON,OFF)
+# Instrumented code is slow enough; -O1 keeps its build short.
+OPTIONS += $(if $(SANITIZE),-DCMAKE_CXX_FLAGS_RELEASE=-O1,)
+LAUNCHER := $(shell command -v ccache >/dev/null 2>&1 && echo -DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_C_COMPILER_LAUNCHER=ccache)
+GENERATOR = $(if $(wildcard $(BUILD)/CMakeCache.txt),,$(shell command -v ninja >/dev/null 2>&1 && echo -G Ninja))
+CONFIGURE = mkdir -p $(BUILD) && cmake -S . -B $(BUILD) $(GENERATOR) $(LAUNCHER) $(OPTIONS) $(1) \
+            >$(BUILD)/configure.log 2>&1 || { cat $(BUILD)/configure.log; exit 1; }
+COMPILE = cmake --build $(BUILD) -j $(JOBS) --target $(1)
+PACKAGES = sh cmake/install_packages.sh
+
+.PHONY: help all demo test check check-all bench fuzz format format-check consumers size clean
+
+help:
+	@echo "make demo       build the quant command and stream a story from the embedded model"
+	@echo "make test       build and run all tests (QUANT_TEST_DATA=DIR adds those that need large reference data)"
+	@echo "make check      test, symbols, consumers of an installed copy, formatting"
+	@echo "make check-all  the complete set: check, every test under sanitizers, five minutes of each fuzzer"
+	@echo "make bench      kernel benchmarks"
+	@echo "make format     clang-format on every source;  make clean"
+	@echo "config=sanitize | thread | shared   builds in a folder of its own, for example: make config=sanitize test"
+
+all:
+	@$(PACKAGES) build
+	@$(call CONFIGURE)
+	$(call COMPILE,all)
+
+demo:
+	@$(PACKAGES) build
+	@$(call CONFIGURE)
+	@echo "Building the quant command (a minute or two the first time)"
+	@$(call COMPILE,quant_cli)
+	@echo
+	@printf 'Once upon a time'
+	@$(BUILD)/quant run models/tiny -p "Once upon a time" -n 200 --temp 0.8 --seed 42
+
+test:
+	@$(PACKAGES) build test
+	@$(call CONFIGURE,-DQUANT_BUILD_TESTS=ON -DQUANT_BUILD_EXAMPLES=ON '-DQUANT_TEST_FILTER=$(FILTER)')
+	@$(call COMPILE,all $(if $(filter shared,$(config)),,quant_tests))
+	cd $(BUILD) && ctest --output-on-failure $(CTEST_FLAGS)
+	@if [ -n "$$QUANT_TEST_DATA" ]; then echo "Ran all tests, with the reference data in $$QUANT_TEST_DATA."; \
+	else echo "Ran the tests that need nothing beyond this repository; QUANT_TEST_DATA=DIR adds those on large reference data."; fi
+
+check: test consumers format-check
+
+# Every test instrumented, then the fuzzers.
+check-all: check
+	$(MAKE) config=sanitize test
+	$(MAKE) config=thread test
+	$(MAKE) config=shared test
+	$(MAKE) fuzz FUZZ_SECONDS=300
+
+consumers:
+	@$(PACKAGES) build consumers
+	sh tests/consumers/run.sh $(BUILD)-consumers
+
+fuzz:
+	@$(PACKAGES) build fuzz
+	@CC=clang CXX=clang++ $(MAKE) --no-print-directory fuzz-build BUILD=build-fuzz SANITIZE=address,undefined
+	sh tests/fuzz/run.sh build-fuzz $(FUZZ_SECONDS)
+
+fuzz-build:
+	@$(call CONFIGURE,-DQUANT_BUILD_FUZZERS=ON -DQUANT_BUILD_TESTS=OFF -DQUANT_BUILD_EXAMPLES=OFF)
+	@$(call COMPILE,all)
+
+bench:
+	@$(PACKAGES) build bench
+	@$(call CONFIGURE,-DQUANT_BUILD_BENCH=ON)
+	@$(call COMPILE,quant_bench)
+	$(BUILD)/quant_bench $(BENCH_FLAGS)
+
+SOURCES = $(shell git ls-files '*.cpp' '*.h' '*.c')
+format:
+	clang-format -i $(SOURCES)
+format-check:
+	@$(PACKAGES) format
+	clang-format --dry-run --Werror $(SOURCES)
+
+# The stripped size of a program that links the whole library statically.
+size: all
+	@strip -o $(BUILD)/hello.stripped $(BUILD)/hello && echo "hello.c, static, stripped: $$(wc -c <$(BUILD)/hello.stripped) bytes"
+
+clean:
+	rm -rf build build-*
