@@ -98,31 +98,55 @@ std::vector<uint32_t> read_ranks(const std::vector<double>& scores) {
     return ranks;
 }
 
+// The byte token that a merge calls "<0x0A>", or -1.
+int32_t named_byte(const Vocabulary& vocabulary, std::string_view piece) {
+    int byte = Vocabulary::parse_byte(piece);
+    return byte < 0 ? -1 : vocabulary.byte_token(static_cast<uint8_t>(byte));
+}
+
 std::unique_ptr<MergeTable> read_merges(const Vocabulary& vocabulary, const std::vector<std::string>& merges) {
     if (merges.size() > 0x3FFFFFFF) corrupt(key("merges") + " is too long");
     auto table = std::make_unique<MergeTable>(merges.size());
-    std::string joined;
-    for (size_t rank = 0; rank < merges.size(); ++rank) {
-        std::string_view line = merges[rank];
-        size_t space = line.find(' ', 1);
-        if (space == line.npos) corrupt(key("merges") + " has an entry that is not two pieces");
-        std::string_view spelled[2] = {line.substr(0, space), line.substr(space + 1)};
-        joined.clear();
-        vocabulary.unspell(spelled[0], joined);
-        size_t middle = joined.size();
-        vocabulary.unspell(spelled[1], joined);
-        std::string_view text = joined, parts[2] = {text.substr(0, middle), text.substr(middle)};
-        int32_t ids[2];
-        for (int i = 0; i < 2; ++i) {
-            ids[i] = vocabulary.find(parts[i]);
-            int byte = ids[i] < 0 ? Vocabulary::parse_byte(spelled[i]) : -1;
-            if (byte >= 0) ids[i] = vocabulary.byte_token(static_cast<uint8_t>(byte));
+    struct Line {
+        std::string_view left, right;  // as the file spells them
+        size_t start, middle, end;     // of left and right in `unspelled`
+    };
+    std::vector<Line> lines;
+    std::string unspelled;
+    std::vector<std::string_view> texts;  // of each line: left, right, both
+    std::vector<int32_t> ids;
+    constexpr size_t batch = 1024;
+    for (size_t first = 0; first < merges.size(); first += batch) {
+        lines.clear();
+        unspelled.clear();
+        for (size_t rank = first; rank < std::min(first + batch, merges.size()); ++rank) {
+            std::string_view text = merges[rank];
+            size_t space = text.find(' ', 1);
+            if (space == text.npos) corrupt(key("merges") + " entry " + std::to_string(rank) + " is not two pieces");
+            Line line{text.substr(0, space), text.substr(space + 1), unspelled.size(), 0, 0};
+            vocabulary.unspell(line.left, unspelled);
+            line.middle = unspelled.size();
+            vocabulary.unspell(line.right, unspelled);
+            line.end = unspelled.size();
+            lines.push_back(line);
         }
-        int32_t merged = vocabulary.find(text);
-        if (ids[0] < 0 || ids[1] < 0 || merged < 0)
-            corrupt(key("merges") + " entry " + std::to_string(rank) + " names a piece that is no token");
-        // Plain text never becomes a control token.
-        if (vocabulary.find_piece(text) >= 0) table->add(ids[0], ids[1], {static_cast<uint32_t>(rank), merged});
+        texts.clear();
+        std::string_view all = unspelled;
+        for (const Line& line : lines) {
+            texts.push_back(all.substr(line.start, line.middle - line.start));
+            texts.push_back(all.substr(line.middle, line.end - line.middle));
+            texts.push_back(all.substr(line.start, line.end - line.start));
+        }
+        vocabulary.find_all(texts, ids);
+        for (size_t i = 0; i < lines.size(); ++i) {
+            int32_t left = ids[3 * i], right = ids[3 * i + 1], merged = ids[3 * i + 2];
+            if (left < 0) left = named_byte(vocabulary, lines[i].left);
+            if (right < 0) right = named_byte(vocabulary, lines[i].right);
+            if (left < 0 || right < 0 || merged < 0)
+                corrupt(key("merges") + " entry " + std::to_string(first + i) + " names a piece that is no token");
+            // Plain text never becomes a control token.
+            if (vocabulary.plain(merged)) table->add(left, right, {static_cast<uint32_t>(first + i), merged});
+        }
     }
     return table;
 }

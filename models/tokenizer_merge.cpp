@@ -3,16 +3,15 @@
 namespace quant {
 
 MergeTable::MergeTable(size_t merges) {
-    size_t slots = 16;
-    while (slots / 2 < merges) slots *= 2;
-    slots_.resize(slots, Slot{0, 0, {0, -1}});
+    slots_.resize(merges + merges / 2 + 1, Slot{0, 0, {0, -1}});
 }
 
 // Where the pair is, or the free place where it belongs.
 size_t MergeTable::slot(int32_t left, int32_t right) const {
     uint64_t h = (uint64_t{static_cast<uint32_t>(left)} << 32 | static_cast<uint32_t>(right)) * 0x9E3779B97F4A7C15u;
-    size_t mask = slots_.size() - 1, i = static_cast<size_t>((h ^ h >> 29) >> 16) & mask;
-    while (slots_[i].merge.token >= 0 && (slots_[i].left != left || slots_[i].right != right)) i = (i + 1) & mask;
+    size_t i = static_cast<size_t>(((h ^ h >> 32) & 0xFFFFFFFF) * slots_.size() >> 32);  // a fraction of the table
+    while (slots_[i].merge.token >= 0 && (slots_[i].left != left || slots_[i].right != right))
+        if (++i == slots_.size()) i = 0;
     return i;
 }
 

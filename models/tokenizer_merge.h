@@ -4,6 +4,7 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace quant {
@@ -27,7 +28,7 @@ class MergeTable {
     };
     size_t slot(int32_t left, int32_t right) const;
 
-    std::vector<Slot> slots_;  // open addressing, a power of two; merge.token -1 = free
+    std::vector<Slot> slots_;  // open addressing; merge.token -1 = free
 };
 
 // One word being merged. Kept from word to word, so that its memory is allocated once.
@@ -37,12 +38,13 @@ class MergeWord {
         uint32_t start, size;  // of its bytes in the text; size 0: merged into its left neighbour
         uint32_t previous, next;
         int32_t token;  // -1: none has this text
+        Merge merge;    // with the next symbol
     };
 
     void clear() { symbols_.clear(); }
     void append(uint32_t start, uint32_t size, int32_t token) {
         uint32_t i = static_cast<uint32_t>(symbols_.size());
-        symbols_.push_back({start, size, i - 1, i + 1, token});
+        symbols_.push_back({start, size, i - 1, i + 1, token, {0, -1}});
     }
 
     // pair(left, right) -> Merge, for neighbouring symbols.
@@ -55,51 +57,40 @@ class MergeWord {
     }
 
   private:
-    struct Candidate {
-        uint64_t order;  // rank, then index of the left symbol
-        uint32_t size;   // of both symbols together, when it was found
-        int32_t token;
-    };
-    static bool later(const Candidate& a, const Candidate& b) { return a.order > b.order; }
-
     std::vector<Symbol> symbols_;
-    std::vector<Candidate> heap_;
+    std::vector<uint64_t> heap_;  // candidates, the smallest first: rank << 32 | index of the left symbol
 };
 
 template <class Pair>
 void MergeWord::merge(const Pair& pair) {
-    auto consider = [&](uint32_t left) {
-        const Symbol &l = symbols_[left], &r = symbols_[l.next];
-        Merge found = pair(l, r);
-        if (found.token >= 0) heap_.push_back({uint64_t{found.rank} << 32 | left, l.size + r.size, found.token});
-        return found.token >= 0;
-    };
-    auto push = [&](uint32_t left) {
-        if (consider(left)) std::push_heap(heap_.begin(), heap_.end(), later);
+    std::greater<uint64_t> later;
+    uint32_t count = static_cast<uint32_t>(symbols_.size());
+    // The merge of a symbol with its next one goes into the symbol and, if there is one, onto the heap.
+    auto consider = [&](uint32_t at) {
+        Symbol& s = symbols_[at];
+        s.merge = s.next == count ? Merge{0, -1} : pair(s, symbols_[s.next]);
+        if (s.merge.token >= 0) heap_.push_back(uint64_t{s.merge.rank} << 32 | at);
+        return s.merge.token >= 0;
     };
 
     heap_.clear();
-    uint32_t count = static_cast<uint32_t>(symbols_.size());
-    for (uint32_t i = 0; i + 1 < count; ++i) consider(i);
+    for (uint32_t i = 0; i < count; ++i) consider(i);
     std::make_heap(heap_.begin(), heap_.end(), later);
     while (!heap_.empty()) {
         std::pop_heap(heap_.begin(), heap_.end(), later);
-        Candidate best = heap_.back();
+        uint32_t at = static_cast<uint32_t>(heap_.back()), rank = static_cast<uint32_t>(heap_.back() >> 32);
         heap_.pop_back();
-        uint32_t at = static_cast<uint32_t>(best.order);
         Symbol& left = symbols_[at];
-        // Symbols only grow, so the pair is still the one that was found exactly if it has the same bytes.
-        if (left.size == 0 || left.next == count || left.size + symbols_[left.next].size != best.size) continue;
+        // A candidate whose symbols have merged otherwise since then.
+        if (left.size == 0 || left.merge.token < 0 || left.merge.rank != rank) continue;
         Symbol& right = symbols_[left.next];
-        left.size = best.size;
-        left.token = best.token;
+        left.size += right.size;
+        left.token = left.merge.token;
         left.next = right.next;
         right.size = 0;
-        if (left.next != count) {
-            symbols_[left.next].previous = at;
-            push(at);
-        }
-        if (at != 0) push(left.previous);
+        if (left.next != count) symbols_[left.next].previous = at;
+        if (consider(at)) std::push_heap(heap_.begin(), heap_.end(), later);
+        if (at != 0 && consider(left.previous)) std::push_heap(heap_.begin(), heap_.end(), later);
     }
 }
 

@@ -12,19 +12,30 @@ namespace {
 
 constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581, SentencePiece's space
 
+uint64_t load(const char* at, size_t bytes) {
+    uint64_t word = 0;
+    std::memcpy(&word, at, bytes);
+    return word;
+}
+
+// Never stored, so that it may depend on the byte order.
 uint64_t hash(std::string_view text) {
     constexpr uint64_t factor = 0x9E3779B97F4A7C15u;
-    uint64_t h = text.size();
-    const char* at = text.data();
-    for (size_t left = text.size(); left != 0;) {
-        uint64_t word = 0;
-        size_t n = std::min<size_t>(left, 8);
-        std::memcpy(&word, at, n);
-        at += n;
-        left -= n;
+    uint64_t h = text.size() * factor;
+    auto mix = [&](uint64_t word) {
         h = (h ^ word) * factor;
         h ^= h >> 32;
-    }
+    };
+    const char* at = text.data();
+    size_t left = text.size();
+    for (; left > 8; at += 8, left -= 8) mix(load(at, 8));
+    // The last 1 to 8 bytes, as two words of a fixed size that may overlap.
+    if (left >= 4)
+        mix(load(at, 4) << 32 ^ load(at + left - 4, 4));
+    else if (left >= 2)
+        mix(load(at, 2) << 16 ^ load(at + left - 2, 2));
+    else if (left == 1)
+        mix(load(at, 1));
     return h * factor;
 }
 
@@ -67,6 +78,10 @@ void Vocabulary::unspell(std::string_view piece, std::string& out) const {
     size_t start = out.size();
     const char* end = piece.data() + piece.size();
     for (const char* at = piece.data(); at != end;) {
+        if (*at > ' ' && *at <= '~') {
+            out += *at++;
+            continue;
+        }
         Utf8 c = scan_utf8(at, end);
         if (!c.valid() || c.code >= kByteCharacters || kBytes[c.code] < 0) {
             out.resize(start);
@@ -122,25 +137,45 @@ Vocabulary::Vocabulary(Spelling spelling, const std::vector<std::string>& tokens
     }
 }
 
+size_t Vocabulary::probe(std::string_view piece, uint64_t hash) const {
+    size_t i = home(hash);
+    while (slots_[i].token >= 0 &&
+           (slots_[i].tag != static_cast<uint32_t>(hash >> 32) || text(slots_[i].token) != piece))
+        i = (i + 1) & (slots_.size() - 1);
+    return i;
+}
+
 void Vocabulary::insert(int32_t token) {
     std::string_view piece = text(token);
     if (piece.empty()) return;
     uint64_t h = hash(piece);
-    uint32_t tag = static_cast<uint32_t>(h >> 32);
-    size_t mask = slots_.size() - 1, i = static_cast<size_t>(h >> 20) & mask;
-    for (; slots_[i].token >= 0; i = (i + 1) & mask)
-        if (slots_[i].tag == tag && text(slots_[i].token) == piece) return;
-    slots_[i] = {tag, token};
+    Slot& slot = slots_[probe(piece, h)];
+    if (slot.token >= 0) return;
+    slot = {static_cast<uint32_t>(h >> 32), token};
     longest_ = std::max(longest_, piece.size());
 }
 
 int32_t Vocabulary::find(std::string_view piece) const {
-    uint64_t h = hash(piece);
-    uint32_t tag = static_cast<uint32_t>(h >> 32);
-    size_t mask = slots_.size() - 1, i = static_cast<size_t>(h >> 20) & mask;
-    for (; slots_[i].token >= 0; i = (i + 1) & mask)
-        if (slots_[i].tag == tag && text(slots_[i].token) == piece) return slots_[i].token;
-    return -1;
+    return slots_[probe(piece, hash(piece))].token;
+}
+
+void Vocabulary::find_all(const std::vector<std::string_view>& texts, std::vector<int32_t>& tokens) const {
+    // A pass each for slots, places of texts and texts over a batch, so that the loads of one pass overlap.
+    constexpr size_t batch = 64;
+    tokens.resize(texts.size());
+    for (size_t start = 0; start < texts.size(); start += batch) {
+        size_t n = std::min(batch, texts.size() - start);
+        uint64_t hashes[batch];
+        Slot home_slots[batch];
+        std::string_view candidates[batch];
+        for (size_t i = 0; i < n; ++i) hashes[i] = hash(texts[start + i]);
+        for (size_t i = 0; i < n; ++i) home_slots[i] = slots_[home(hashes[i])];
+        for (size_t i = 0; i < n; ++i) candidates[i] = text(std::max(home_slots[i].token, 0));
+        for (size_t i = 0; i < n; ++i) {
+            bool hit = home_slots[i].token >= 0 && candidates[i] == texts[start + i];
+            tokens[start + i] = hit ? home_slots[i].token : slots_[probe(texts[start + i], hashes[i])].token;
+        }
+    }
 }
 
 }  // namespace quant

@@ -23,6 +23,7 @@ class Vocabulary {
 
     int32_t size() const { return static_cast<int32_t>(types_.size()); }
     TokenType type(int32_t token) const { return types_[static_cast<size_t>(token)]; }
+    bool plain(int32_t token) const { return type(token) != TokenType::control && type(token) != TokenType::unknown; }
     // As it stands in running text: a space is a space, a byte token is its byte. Added tokens are taken literally.
     std::string_view text(int32_t token) const {
         size_t i = static_cast<size_t>(token);
@@ -31,10 +32,12 @@ class Vocabulary {
 
     // The token with these bytes, or -1: ordinary pieces before added tokens, then the first. Never a byte token.
     int32_t find(std::string_view text) const;
-    // The same, but never a control or unknown token: what plain text may become.
+    // find() of many texts: their cache misses overlap, which makes it several times as fast in a large vocabulary.
+    void find_all(const std::vector<std::string_view>& texts, std::vector<int32_t>& tokens) const;
+    // find(), but never a control or unknown token: what plain text may become.
     int32_t find_piece(std::string_view text) const {
         int32_t token = find(text);
-        return token >= 0 && type(token) != TokenType::control && type(token) != TokenType::unknown ? token : -1;
+        return token >= 0 && plain(token) ? token : -1;
     }
     // find_piece of one byte.
     int32_t find_piece(uint8_t byte) const { return single_[byte]; }
@@ -53,6 +56,9 @@ class Vocabulary {
         uint32_t tag;
         int32_t token;  // -1 = free
     };
+    size_t home(uint64_t hash) const { return static_cast<size_t>(hash >> 20) & (slots_.size() - 1); }
+    // The slot of a text with this hash, or the free one where it belongs; the search starts at home(hash).
+    size_t probe(std::string_view text, uint64_t hash) const;
     void insert(int32_t token);
 
     Spelling spelling_;
