@@ -1,0 +1,573 @@
+// Every kernel but the linear ones (kernel_linear_test.cpp), of every device that runs here, against the reference.
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "formats/float_types.h"
+#include "tests/kernel_rig.h"
+#include "tests/tolerance.h"
+
+using namespace quant;
+
+namespace {
+
+const std::vector<int64_t> widths = {1, 7, 16, 33, 64, 100, 257, 1000};
+
+void fail_if_unexercised(const std::vector<std::unique_ptr<TestedDevice>>& devices, std::initializer_list<Op> ops) {
+    for (auto& tested : devices)
+        for (Op op : ops)
+            for (const Kernel* kernel : tested->device.fast_kernels(op)) {
+                INFO(tested->name() << ": " << kernel->name << " accepted nothing that this test tried");
+                CHECK(tested->exercised.count(kernel->name) == 1);
+            }
+}
+
+// Runs `go(device, kernel)` for every fast kernel of `op` that accepts the node, with 1, 2 and 3 threads: the bits must
+// be the same. Then `check(result)`.
+template <class Go, class Check>
+void each_kernel(std::vector<std::unique_ptr<TestedDevice>>& devices, Op op, const Node& node, const Weight* weight,
+                 const Value& in0, const Value& out, Go go, Check check) {
+    for (auto& tested : devices)
+        for (const Kernel* kernel : tested->device.fast_kernels(op)) {
+            if (!accepts(*kernel, node, weight, in0, out)) continue;
+            INFO(tested->name() << ": " << kernel->name << ", " << in0.cols << " -> " << out.cols << " columns");
+            tested->exercised.insert(kernel->name);
+            const auto result = go(tested->device, *kernel);
+            REQUIRE(same_bits(go(tested->one_thread, *kernel), result));
+            REQUIRE(same_bits(go(tested->three_threads, *kernel), result));
+            check(result);
+        }
+}
+
+// The largest |y - expected| / bound(row, column, expected); infinite where y has written outside of its columns.
+template <class Bound>
+double worst_error(const Matrix& y, const Matrix& expected, Bound bound) {
+    double worst = 0;
+    for (int r = 0; r < y.rows; ++r) {
+        for (int64_t c = 0; c < y.cols; ++c) {
+            const double e = expected.row(r)[c], error = std::fabs(y.row(r)[c] - e);
+            const double allowed = bound(r, c, e);
+            if (!(error <= allowed)) worst = std::max(worst, allowed > 0 && error > 0 ? error / allowed : HUGE_VAL);
+        }
+        for (int64_t c = y.cols; c < y.cols + y.gap; ++c)
+            if (!std::isnan(y.row(r)[c])) worst = HUGE_VAL;
+    }
+    return worst;
+}
+
+// Codes of y against y itself, which the kernel knows up to error(y). Scale, sum and padding included.
+template <class Error>
+void check_codes(const Codes& codes, const Matrix& y, Error error) {
+    for (int r = 0; r < y.rows; ++r) {
+        INFO("row " << r);
+        double largest = 0, largest_error = 0;
+        int32_t sum = 0;
+        for (int64_t c = 0; c < y.cols; ++c) {
+            const double v = y.row(r)[c];
+            largest = std::max(largest, std::fabs(v));
+            largest_error = std::max<double>(largest_error, error(v));
+            if (codes.type == ValueType::s8) sum += static_cast<int8_t>(codes.row(r)[c]);
+        }
+        const double limit = codes.type == ValueType::s8 ? 127 : 448;
+        const double scale = std::max(largest / limit, codes.type == ValueType::s8 ? 0 : 1.0 / (448 * 512));
+        CHECK(std::fabs(codes.scales[r].scale - scale) <= largest_error / limit + 4 * tolerance::u * scale);
+        CHECK(codes.scales[r].sum == sum);
+        for (int64_t c = y.cols; c < codes_stride(y.cols); ++c) REQUIRE(codes.row(r)[c] == 0);
+        double worst = 0;
+        for (int64_t c = 0; c < y.cols; ++c) {
+            const double v = y.row(r)[c];
+            const double bound = codes.type == ValueType::s8 ? tolerance::quantize_s8(scale, 2 * largest_error)
+                                                             : tolerance::quantize_e4m3(v, scale, 2 * largest_error);
+            worst = std::max(worst, std::fabs(codes.value(r, c) - v) - bound);
+        }
+        CHECK(worst <= 0);
+    }
+}
+
+Matrix compute(Device& device, const Kernel& kernel, const Node& node, const HostWeight* weight,
+               const std::vector<const Matrix*>& in, int64_t out_cols, const Step& step) {
+    Run run(device);
+    Weight w;
+    if (weight) w = run.weight(*weight, &layout_stored);
+    std::vector<Operand> operands;
+    for (const Matrix* m : in) operands.push_back(run.put(*m));
+    const int rows = step.rows();
+    const Operand out = run.put(Matrix(rows, out_cols, out_cols % 3));
+    run.node(kernel, node, weight ? &w : nullptr, operands, out, step, rows);
+    return run.get_matrix(out, rows);
+}
+
+Codes compute_codes(Device& device, const Kernel& kernel, const Node& node, const HostWeight* weight,
+                    const std::vector<const Matrix*>& in, ValueType type) {
+    Run run(device);
+    Weight w;
+    if (weight) w = run.weight(*weight, &layout_stored);
+    std::vector<Operand> operands;
+    for (const Matrix* m : in) operands.push_back(run.put(*m));
+    const int rows = in[0]->rows;
+    Codes poison(type, rows, in[0]->cols);
+    std::fill(poison.codes.begin(), poison.codes.end(), uint8_t{0xaa});
+    const Operand out = run.put(poison);
+    run.node(kernel, node, weight ? &w : nullptr, operands, out, plain_step(rows), rows);
+    return run.get_codes(out, rows);
+}
+
+HostWeight random_vector(int64_t n, float low, float high, Random& random) {
+    std::vector<float> values;
+    for (int64_t i = 0; i < n; ++i) values.push_back(random.uniform(low, high));
+    return vector_weight(values);
+}
+
+const std::vector<ValueType> code_types = {ValueType::s8, ValueType::e4m3};
+
+}  // namespace
+
+TEST_CASE("quantize kernels give the reference's bits", "[kernels]") {
+    Device reference("cpu:reference", 2);
+    auto devices = tested_devices();
+    Random random(10);
+    const float infinity = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+    for (ValueType type : code_types)
+        for (int64_t cols : widths) {
+            Matrix x = random_matrix(12, cols, 3, random);
+            for (int64_t c = 0; c < cols; ++c) {
+                x.row(1)[c] = 0;
+                x.row(2)[c] *= 1e-44f;  // denormal
+                x.row(3)[c] *= 1e37f;
+                x.row(4)[c] = c % 5 ? x.row(4)[c] : nan;
+                x.row(5)[c] = c == cols / 2 ? infinity : x.row(5)[c];
+                x.row(6)[c] = nan;
+                x.row(7)[c] = c == 0 ? 127.f : static_cast<float>(random.below(253) - 126) + 0.5f;  // ties
+                x.row(8)[c] = c == 0 ? -448.f : static_cast<float>(random.below(896) - 448);
+                x.row(9)[c] = -0.f;
+                x.row(10)[c] = c == cols / 2 ? -infinity : x.row(10)[c];
+            }
+            auto go = [&](Device& d, const Kernel& k) { return compute_codes(d, k, {}, nullptr, {&x}, type); };
+            const Codes expected = go(reference, reference.reference(Op::quantize));
+            each_kernel(devices, Op::quantize, {}, nullptr, value(ValueType::f32, cols), value(type, cols), go,
+                        [&](const Codes& y) {
+                            CHECK(y.codes == expected.codes);
+                            CHECK(same_bits(y, expected));
+                        });
+        }
+    fail_if_unexercised(devices, {Op::quantize});
+}
+
+TEST_CASE("rmsnorm kernels, alone and with quantize", "[kernels]") {
+    Device reference("cpu:reference", 2);
+    auto devices = tested_devices();
+    Random random(11);
+    for (int64_t cols : widths) {
+        Matrix x = random_matrix(13, cols, 5, random);
+        std::fill_n(x.row(3), cols, 0.f);
+        for (int64_t c = 0; c < cols; ++c) x.row(4)[c] *= 1e-3f;
+        const HostWeight gain = random_vector(cols, 0.5f, 2, random);
+        Node node;
+        node.eps = 1e-5f;
+        Weight described;
+        described.rows = cols;
+        described.cols = 1;
+        auto go = [&](Device& d, const Kernel& k) { return compute(d, k, node, &gain, {&x}, cols, plain_step(13)); };
+        const Matrix expected = go(reference, reference.reference(Op::rmsnorm));
+        each_kernel(devices, Op::rmsnorm, node, &described, value(ValueType::f32, cols), value(ValueType::f32, cols),
+                    go, [&](const Matrix& y) {
+                        CHECK(worst_error(y, expected,
+                                          [&](int, int64_t, double e) { return tolerance::rmsnorm(cols, e); }) <= 1);
+                    });
+        for (ValueType type : code_types)
+            each_kernel(
+                devices, Op::rmsnorm_quantize, node, &described, value(ValueType::f32, cols), value(type, cols),
+                [&](Device& d, const Kernel& k) { return compute_codes(d, k, node, &gain, {&x}, type); },
+                [&](const Codes& y) {
+                    check_codes(y, expected, [&](double e) { return tolerance::rmsnorm(cols, e); });
+                });
+    }
+    fail_if_unexercised(devices, {Op::rmsnorm, Op::rmsnorm_quantize});
+}
+
+TEST_CASE("silu_mul kernels, alone and with quantize", "[kernels]") {
+    Device reference("cpu:reference", 2);
+    auto devices = tested_devices();
+    Random random(12);
+    for (int64_t cols : widths) {
+        Matrix gate = random_matrix(9, cols, 1, random), up = random_matrix(9, cols, 4, random);
+        for (int64_t c = 0; c < cols; ++c) {
+            gate.row(1)[c] = random.uniform(-110, 110);
+            gate.row(2)[c] = random.uniform(-1e-6f, 1e-6f);
+            gate.row(3)[c] = random.uniform(-1e5f, 1e5f);
+            gate.row(4)[c] = 0;
+        }
+        auto go = [&](Device& d, const Kernel& k) {
+            return compute(d, k, {}, nullptr, {&gate, &up}, cols, plain_step(9));
+        };
+        const Matrix expected = go(reference, reference.reference(Op::silu_mul));
+        const Value f32 = value(ValueType::f32, cols);
+        each_kernel(devices, Op::silu_mul, {}, nullptr, f32, f32, go, [&](const Matrix& y) {
+            CHECK(worst_error(y, expected, [&](int, int64_t, double e) { return tolerance::silu_mul(e); }) <= 1);
+        });
+        for (ValueType type : code_types)
+            each_kernel(
+                devices, Op::silu_mul_quantize, {}, nullptr, f32, value(type, cols),
+                [&](Device& d, const Kernel& k) {
+                    return compute_codes(d, k, {}, nullptr, {&gate, &up}, type);
+                },
+                [&](const Codes& y) { check_codes(y, expected, tolerance::silu_mul); });
+    }
+    fail_if_unexercised(devices, {Op::silu_mul, Op::silu_mul_quantize});
+}
+
+TEST_CASE("kernels that move or add rows are exact", "[kernels]") {
+    Device reference("cpu:reference", 2);
+    auto devices = tested_devices();
+    Random random(13);
+    for (int64_t cols : widths) {
+        const Matrix a = random_matrix(11, cols, 2, random), b = random_matrix(11, cols, 0, random);
+        const Value f32 = value(ValueType::f32, cols);
+        auto equal = [](const Matrix& expected) {
+            return [expected](const Matrix& y) { CHECK(same_bits(y, expected)); };
+        };
+
+        auto add = [&](Device& d, const Kernel& k) {
+            return compute(d, k, {}, nullptr, {&a, &b}, cols, plain_step(11));
+        };
+        each_kernel(devices, Op::add, {}, nullptr, f32, f32, add, equal(add(reference, reference.reference(Op::add))));
+
+        auto select = [&](Device& d, const Kernel& k) {
+            Run run(d);
+            Operand out = run.put(Matrix(3, cols, 1));
+            out.rows = Rows::outputs;
+            Step step = plain_step(11);
+            step.output_rows = {10, 0, 4};
+            run.node(k, {}, nullptr, {run.put(a)}, out, step, 11);
+            return run.get_matrix(out, 3);
+        };
+        each_kernel(devices, Op::select_rows, {}, nullptr, f32, f32, select,
+                    equal(select(reference, reference.reference(Op::select_rows))));
+
+        for (const char* name : {"f32", "f16", "bf16", "s8:g32:f16", "u4:g32:f16:min", "e4m3:channel:f32"}) {
+            Format format;
+            REQUIRE(format_parse(name, &format));
+            const HostWeight table = random_weight(format, 50, cols, false, random);
+            Weight described;
+            described.format = format;
+            described.rows = 50;
+            described.cols = cols;
+            Step step = plain_step(11);
+            for (int32_t& token : step.tokens) token = random.below(50);
+            auto embed = [&](Device& d, const Kernel& k) { return compute(d, k, {}, &table, {}, cols, step); };
+            each_kernel(devices, Op::embed, {}, &described, f32, f32, embed,
+                        equal(embed(reference, reference.reference(Op::embed))));
+        }
+    }
+    fail_if_unexercised(devices, {Op::add, Op::select_rows, Op::embed});
+}
+
+// ---- Rope, cache, attention -------------------------------------------------------------------------------------
+
+namespace {
+
+// A step of several sequences and the cache that they use, its unwritten positions NaN.
+struct CacheRig {
+    CacheShape shape;
+    Step step;
+    std::vector<uint16_t> content;  // of all pages
+    static constexpr int pages_per_chunk = 3;
+
+    struct Part {
+        int first_position, rows;
+    };
+    CacheRig(const CacheShape& shape, const std::vector<Part>& parts, bool filled, Random& random) : shape(shape) {
+        std::vector<int32_t> free_pages;
+        for (const Part& part : parts) {
+            StepSequence s;
+            s.first_row = step.rows();
+            s.rows = part.rows;
+            s.first_position = part.first_position;
+            s.first_page = static_cast<int>(step.pages.size());
+            for (int i = 0; i < part.rows; ++i) {
+                step.tokens.push_back(0);
+                step.positions.push_back(part.first_position + i);
+            }
+            const int used = (part.first_position + part.rows + page_positions - 1) / page_positions;
+            for (int i = 0; i < used; ++i) step.pages.push_back(0);
+            step.sequences.push_back(s);
+        }
+        const int pages = static_cast<int>(step.pages.size()) + 2;
+        for (int i = 0; i < pages; ++i) free_pages.push_back(i);
+        for (int32_t& page : step.pages) {  // scattered over the pool
+            const int at = random.below(static_cast<int>(free_pages.size()));
+            page = free_pages[at];
+            free_pages.erase(free_pages.begin() + at);
+        }
+        const int padded = (pages + pages_per_chunk - 1) / pages_per_chunk * pages_per_chunk;
+        content.assign(padded * shape.page_bytes() / 2, 0xffff);
+        if (!filled) return;
+        for (const StepSequence& s : step.sequences)
+            for (int p = 0; p < s.first_position + s.rows; ++p)
+                for (int layer = 0; layer < shape.layers; ++layer)
+                    for (int head = 0; head < shape.kv_heads; ++head)
+                        for (int i = 0; i < shape.head_dim; ++i) {
+                            key(s, p, layer, head, i) = f32_to_f16(random.uniform(-2, 2));
+                            value(s, p, layer, head, i) = f32_to_f16(random.uniform(-2, 2));
+                        }
+    }
+
+    size_t layer_at(const StepSequence& s, int position, int layer) const {
+        return (step.pages[s.first_page + position / page_positions] * shape.page_bytes() +
+                layer * shape.layer_bytes()) /
+               2;
+    }
+    uint16_t& key(const StepSequence& s, int position, int layer, int head, int i) {
+        return content[layer_at(s, position, layer) + (head * shape.head_dim + i) * page_positions +
+                       position % page_positions];
+    }
+    uint16_t& value(const StepSequence& s, int position, int layer, int head, int i) {
+        return content[layer_at(s, position, layer) + shape.layer_bytes() / 4 +
+                       (head * page_positions + position % page_positions) * shape.head_dim + i];
+    }
+
+    CacheStorage upload(Run& run) const {
+        CacheStorage cache;
+        cache.shape = shape;
+        cache.pages_per_chunk = pages_per_chunk;
+        const size_t bytes = pages_per_chunk * shape.page_bytes();
+        for (size_t at = 0; at < content.size() * 2; at += bytes) {
+            cache.chunks.push_back(run.buffer(bytes));
+            run.backend().write(cache.chunks.back(), 0, reinterpret_cast<const uint8_t*>(content.data()) + at, bytes);
+        }
+        return cache;
+    }
+    std::vector<uint16_t> download(Run& run, const CacheStorage& cache) const {
+        std::vector<uint16_t> result(content.size());
+        const size_t bytes = pages_per_chunk * shape.page_bytes();
+        for (size_t i = 0; i < cache.chunks.size(); ++i)
+            run.backend().read(cache.chunks[i], 0, reinterpret_cast<uint8_t*>(result.data()) + i * bytes, bytes);
+        return result;
+    }
+};
+
+struct WithCache {
+    Matrix y;
+    std::vector<uint16_t> cache;
+};
+bool same_bits(const WithCache& a, const WithCache& b) {
+    return same_bits(a.y, b.y) && a.cache == b.cache;
+}
+
+WithCache compute_cached(Device& device, const Kernel& kernel, const Node& node, const CacheRig& rig,
+                         const std::vector<const Matrix*>& in, int64_t out_cols) {
+    Run run(device);
+    const CacheStorage cache = rig.upload(run);
+    Step step = rig.step;
+    step.cache = &cache;
+    std::vector<Operand> operands;
+    for (const Matrix* m : in) operands.push_back(run.put(*m));
+    Operand out;
+    if (out_cols) out = run.put(Matrix(step.rows(), out_cols, 3));
+    run.node(kernel, node, nullptr, operands, out, step, step.rows());
+    WithCache result;
+    if (out_cols) result.y = run.get_matrix(out, step.rows());
+    result.cache = rig.download(run, cache);
+    return result;
+}
+
+struct Heads {
+    int heads, kv_heads, head_dim;
+};
+const Heads head_shapes[] = {{4, 2, 64}, {3, 3, 128}, {8, 1, 80}, {2, 2, 20}, {6, 2, 32}, {4, 4, 96}};
+const std::vector<std::vector<CacheRig::Part>> step_parts = {{{0, 1}},
+                                                             {{63, 1}},
+                                                             {{64, 1}},
+                                                             {{200, 1}},
+                                                             {{0, 5}},
+                                                             {{0, 130}},
+                                                             {{61, 7}},
+                                                             {{150, 70}},
+                                                             {{5, 1}, {70, 1}, {0, 1}, {129, 1}},
+                                                             {{0, 40}, {90, 1}, {30, 3}}};
+
+Matrix random_angles(int rows, int head_dim, Random& random) {
+    Matrix m(rows, head_dim);
+    for (int r = 0; r < rows; ++r)
+        for (int i = 0; i < head_dim / 2; ++i) {
+            const float angle = random.uniform(-3, 3);
+            m.row(r)[2 * i] = std::cos(angle);
+            m.row(r)[2 * i + 1] = std::sin(angle);
+        }
+    return m;
+}
+
+Node head_node(const Heads& h) {
+    Node node;
+    node.heads = h.heads;
+    node.kv_heads = h.kv_heads;
+    node.head_dim = h.head_dim;
+    node.layer = 1;
+    return node;
+}
+
+}  // namespace
+
+TEST_CASE("rope kernels, alone and with the cache's write", "[kernels]") {
+    Device reference("cpu:reference", 2);
+    auto devices = tested_devices();
+    Random random(14);
+    for (const Heads& h : head_shapes)
+        for (bool adjacent : {false, true})
+            for (const auto& parts : {step_parts[0], step_parts[6], step_parts[9]}) {
+                const CacheRig rig({2, h.kv_heads, h.head_dim}, parts, false, random);
+                const int rows = rig.step.rows();
+                const int64_t q_cols = h.heads * h.head_dim, kv_cols = h.kv_heads * h.head_dim;
+                const Matrix q = random_matrix(rows, q_cols, 7, random), k = random_matrix(rows, kv_cols, 2, random),
+                             v = random_matrix(rows, kv_cols, 0, random),
+                             angles = random_angles(rows, h.head_dim, random);
+                Node node = head_node(h);
+                node.adjacent_pairs = adjacent;
+                Node k_node = node;
+                k_node.heads = h.kv_heads;
+                const Value f32 = value(ValueType::f32, q_cols);
+                // x and its partner's absolute products: at most their sum.
+                auto rope_bound = [&](const Matrix& x) {
+                    return [&x, dim = h.head_dim, adjacent](int r, int64_t c, double) {
+                        const int64_t i = c % dim, other = adjacent ? c ^ 1 : i < dim / 2 ? c + dim / 2 : c - dim / 2;
+                        return tolerance::rope(std::fabs(x.row(r)[c]) + std::fabs(x.row(r)[other]));
+                    };
+                };
+
+                auto rope = [&](Device& d, const Kernel& kernel) {
+                    return compute(d, kernel, node, nullptr, {&q, &angles}, q_cols, rig.step);
+                };
+                const Matrix expected = rope(reference, reference.reference(Op::rope));
+                each_kernel(devices, Op::rope, node, nullptr, f32, f32, rope,
+                            [&](const Matrix& y) { CHECK(worst_error(y, expected, rope_bound(q)) <= 1); });
+
+                auto write = [&](Device& d, const Kernel& kernel) {
+                    return compute_cached(d, kernel, node, rig, {&k, &v}, 0);
+                };
+                const WithCache written = write(reference, reference.reference(Op::cache_write));
+                each_kernel(devices, Op::cache_write, node, nullptr, value(ValueType::f32, kv_cols), Value{}, write,
+                            [&](const WithCache& y) { CHECK(y.cache == written.cache); });
+
+                const Matrix turned_k = compute(reference, reference.reference(Op::rope), k_node, nullptr,
+                                                {&k, &angles}, kv_cols, rig.step);
+                const WithCache turned =
+                    compute_cached(reference, reference.reference(Op::cache_write), node, rig, {&turned_k, &v}, 0);
+                each_kernel(
+                    devices, Op::rope_cache_write, node, nullptr, f32, f32,
+                    [&](Device& d, const Kernel& kernel) {
+                        return compute_cached(d, kernel, node, rig, {&q, &k, &v, &angles}, q_cols);
+                    },
+                    [&](const WithCache& y) {
+                        CHECK(worst_error(y.y, expected, rope_bound(q)) <= 1);
+                        size_t wrong = 0;
+                        for (size_t i = 0; i < y.cache.size(); ++i) {
+                            if (y.cache[i] == turned.cache[i]) continue;
+                            const float a = f16_to_f32(y.cache[i]), b = f16_to_f32(turned.cache[i]);
+                            if (!(std::fabs(a - b) <= 2 * tolerance::f16(b))) ++wrong;
+                        }
+                        CHECK(wrong == 0);
+                    });
+            }
+    fail_if_unexercised(devices, {Op::rope, Op::cache_write, Op::rope_cache_write});
+}
+
+TEST_CASE("rope_angles kernels", "[kernels]") {
+    Device reference("cpu:reference", 2);
+    auto devices = tested_devices();
+    Random random(15);
+    for (int head_dim : {2, 20, 64, 128}) {
+        const HostWeight frequencies = random_vector(head_dim / 2, 0, 1, random);
+        Step step = plain_step(6);
+        step.positions = {0, 1, 63, 1000, 8191, 131071};
+        auto go = [&](Device& d, const Kernel& k) { return compute(d, k, {}, &frequencies, {}, head_dim, step); };
+        const Matrix expected = go(reference, reference.reference(Op::rope_angles));
+        Weight described;
+        described.rows = head_dim / 2;
+        described.cols = 1;
+        const Value out = value(ValueType::f32, head_dim);
+        each_kernel(devices, Op::rope_angles, {}, &described, out, out, go, [&](const Matrix& y) {
+            CHECK(worst_error(y, expected, [](int, int64_t, double) { return tolerance::rope_angle(); }) <= 1);
+        });
+        for (int r = 0; r < 6; ++r)  // the reference itself: the angle is a float product
+            for (int i = 0; i < head_dim / 2; ++i) {
+                float frequency;
+                std::memcpy(&frequency, &frequencies.codes[i * 4], 4);
+                const double angle = static_cast<float>(step.positions[r]) * frequency;
+                CHECK(std::fabs(expected.row(r)[2 * i] - std::cos(angle)) <= tolerance::rope_angle());
+                CHECK(std::fabs(expected.row(r)[2 * i + 1] - std::sin(angle)) <= tolerance::rope_angle());
+            }
+    }
+    fail_if_unexercised(devices, {Op::rope_angles});
+}
+
+TEST_CASE("attention kernels and the reference against the textbook", "[kernels]") {
+    Device reference("cpu:reference", 2);
+    auto devices = tested_devices();
+    Random random(16);
+    for (const Heads& h : head_shapes)
+        for (int window : {0, 1, 50, 64, 100})
+            for (const auto& parts : step_parts) {
+                CacheRig rig({2, h.kv_heads, h.head_dim}, parts, true, random);
+                const int rows = rig.step.rows();
+                const int64_t cols = h.heads * h.head_dim;
+                const Matrix q = random_matrix(rows, cols, 5, random);
+                Node node = head_node(h);
+                node.window = window;
+                node.scale = 1 / std::sqrt(static_cast<float>(h.head_dim));
+
+                Matrix expected(rows, cols), bound(rows, cols);
+                for (const StepSequence& s : rig.step.sequences)
+                    for (int i = 0; i < s.rows; ++i)
+                        for (int head = 0; head < h.heads; ++head) {
+                            const int row = s.first_row + i, end = s.first_position + i + 1;
+                            const int begin = window ? std::max(0, end - window) : 0;
+                            const int kv_head = head / (h.heads / h.kv_heads);
+                            const float* query = q.row(row) + head * h.head_dim;
+                            std::vector<double> scores;
+                            double largest = -HUGE_VAL, total = 0, magnitude = 0, largest_v = 0;
+                            for (int p = begin; p < end; ++p) {
+                                double score = 0, absolute = 0;
+                                for (int d = 0; d < h.head_dim; ++d) {
+                                    const double product =
+                                        static_cast<double>(query[d]) * f16_to_f32(rig.key(s, p, 1, kv_head, d));
+                                    score += product;
+                                    absolute += std::fabs(product);
+                                }
+                                scores.push_back(score * node.scale);
+                                largest = std::max(largest, scores.back());
+                                magnitude = std::max(magnitude, absolute * node.scale);
+                            }
+                            for (double& score : scores) total += score = std::exp(score - largest);
+                            for (int d = 0; d < h.head_dim; ++d) {
+                                double sum = 0;
+                                for (int p = begin; p < end; ++p) {
+                                    const double v = f16_to_f32(rig.value(s, p, 1, kv_head, d));
+                                    sum += scores[p - begin] * v;
+                                    largest_v = std::max(largest_v, std::fabs(v));
+                                }
+                                expected.row(row)[head * h.head_dim + d] = static_cast<float>(sum / total);
+                            }
+                            for (int d = 0; d < h.head_dim; ++d)
+                                bound.row(row)[head * h.head_dim + d] = static_cast<float>(
+                                    tolerance::attention(end - begin, h.head_dim, magnitude, largest_v));
+                        }
+
+                auto go = [&](Device& d, const Kernel& k) { return compute_cached(d, k, node, rig, {&q}, cols); };
+                INFO(h.heads << " heads of " << h.head_dim << ", window " << window << ", " << rows << " rows");
+                const WithCache y = go(reference, reference.reference(Op::attention));
+                REQUIRE(worst_error(y.y, expected, [](int, int64_t, double e) { return 1e-6 * std::fabs(e) + 1e-7; }) <=
+                        1);
+                const Value f32 = value(ValueType::f32, cols);
+                each_kernel(devices, Op::attention, node, nullptr, f32, f32, go, [&](const WithCache& fast) {
+                    CHECK(worst_error(fast.y, expected, [&](int r, int64_t c, double) { return bound.row(r)[c]; }) <=
+                          1);
+                    CHECK(fast.cache == rig.content);
+                });
+            }
+    fail_if_unexercised(devices, {Op::attention});
+}
