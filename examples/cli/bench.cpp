@@ -121,22 +121,20 @@ void measure(Batch& batch, const BenchOptions& options, Speeds& speeds) {
     }
 }
 
-quant_limits probe(quant_runtime* runtime, const std::string& device, unsigned which) {
+quant_limits probe(quant_runtime* runtime, const char* device, unsigned which) {
     auto limits = sized<quant_limits>();
     quant_error error{};
-    check(quant_device_probe(runtime, device.c_str(), which, &limits, &error), error);
+    check(quant_device_probe(runtime, device, which, &limits, &error), error);
     if (interrupted()) throw Interrupted();
     return limits;
 }
 
-// Products of the layers' linears are made from int8 unless weights or activations are float there.
-bool int8_products(const std::vector<quant_contract>& contract, bool exact) {
-    for (const quant_contract& row : contract) {
-        if (std::strncmp(row.tensor, "blk.", 4) != 0 || std::strstr(row.tensor, "norm")) continue;
-        const bool integers = std::strncmp(row.weights, "s8", 2) == 0 || std::strncmp(row.weights, "u", 1) == 0;
-        return integers && (!exact || std::strncmp(row.activations, "s8", 2) == 0);
-    }
-    return false;
+// The contract of the layers' linears, which do nearly all of the work.
+const quant_contract& layer_linear(const std::vector<quant_contract>& contract) {
+    const auto row = std::find_if(contract.begin(), contract.end(),
+                                  [](const quant_contract& c) { return std::strncmp(c.tensor, "blk.", 4) == 0; });
+    if (row == contract.end()) throw Failure(exit_failed, "the model has no layers to measure");
+    return *row;
 }
 
 struct Result {
@@ -151,7 +149,7 @@ struct Result {
     }
 };
 
-void report(const BenchOptions& options, const quant_model_info& info, const quant_contract& contract, bool int8,
+void report(const BenchOptions& options, const quant_model_info& info, const quant_contract& linear, bool int8,
             const Result& r) {
     const double prefill = median(r.speeds.prefill), decode = median(r.speeds.decode);
     const double bandwidth = (r.bandwidth_before + r.bandwidth_after) / 2;
@@ -187,13 +185,14 @@ void report(const BenchOptions& options, const quant_model_info& info, const qua
                     {"depth", options.depth},
                     {"batch", options.batch},
                     {"repeat", r.speeds.prefill.size()},
-                    {"device", contract.device},
+                    {"device", linear.device},
+                    {"kernel", linear.kernel},
                     {"complete", r.complete}});
         return;
     }
     std::string text =
         format("%s, %s, %.2f bits per weight, %s%s\n", (options.shape.empty() ? options.model : options.shape).c_str(),
-               options.scheme.empty() ? "as stored" : options.scheme.c_str(), info.bits_per_weight, contract.device,
+               options.scheme.empty() ? "as stored" : options.scheme.c_str(), info.bits_per_weight, linear.device,
                r.complete ? "" : " (interrupted)");
     text += format("load     %8.2f s, first token after %.2f s, peak memory %s (weights %s)\n", r.load_seconds,
                    r.first_token_seconds, bytes_text(static_cast<double>(r.peak_memory_bytes)).c_str(),
@@ -243,9 +242,8 @@ int bench(const BenchOptions& options) {
     result.load_seconds = process_seconds();
     const quant_model_info info = model_info(model.get());
     const auto contract = model_contract(model.get());
-    if (contract.empty()) throw Failure(exit_failed, "the model has no weights to measure");
-    const bool int8 = int8_products(contract, options.exact);
-    const std::string device = options.device.empty() ? "cpu" : options.device;
+    const quant_contract& linear = layer_linear(contract);
+    const bool int8 = std::strstr(linear.activations, "s8") != nullptr;  // its products are made from int8
     try {
         Progress progress;
         Batch batch(model.get(), options);
@@ -256,7 +254,7 @@ int bench(const BenchOptions& options) {
         result.peak_memory_bytes = peak_memory();  // before the probe takes its own gigabyte
 
         for (int attempt = 0; attempt < 3 && !(attempt > 0 && result.steady()); ++attempt) {
-            const quant_limits limits = probe(runtime.get(), device, 3);
+            const quant_limits limits = probe(runtime.get(), linear.device, 3);
             result.bandwidth_before = limits.read_bytes_per_second;
             result.peak = int8 ? limits.int8_operations_per_second : limits.f32_operations_per_second;
             result.speeds = {};
@@ -264,12 +262,12 @@ int bench(const BenchOptions& options) {
                 progress.show("bench", static_cast<double>(i) / options.repeat);
                 measure(batch, options, result.speeds);
             }
-            result.bandwidth_after = probe(runtime.get(), device, 1).read_bytes_per_second;
+            result.bandwidth_after = probe(runtime.get(), linear.device, 1).read_bytes_per_second;
         }
         result.complete = true;
     } catch (const Interrupted&) {
     }
-    report(options, info, contract.front(), int8, result);
+    report(options, info, linear, int8, result);
     return result.complete ? exit_done : exit_interrupted;
 }
 
