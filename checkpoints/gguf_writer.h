@@ -1,7 +1,6 @@
 // Writes a GGUF v3 file, tensor by tensor, so that only one tensor need be in memory. The file appears under its name
 // only when it is complete: until then it is NAME.partial, removed if the writer is destroyed before finish().
 #pragma once
-#include <cstdio>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,7 +12,8 @@ namespace quant {
 
 // How a format goes into the file. Formats that a GGUF type holds exactly (f32, f16, bf16, s8:g32:f16,
 // u4:g32:f16:z8, u4:g32:f16:min, and ggml storage as it is) become that type; the others become plain tensors NAME
-// (codes, I8), NAME.scales, NAME.zeros, with the format's name in the metadata arrays quant.tensors / quant.formats.
+// (codes, I8, [rows, bytes of a row]), NAME.scales, NAME.zeros, with the tensor's name, its format's name and its
+// number of columns in the metadata arrays quant.tensors, quant.formats and quant.columns.
 struct PlannedTensor {
     std::string name;
     Format format;

@@ -9,7 +9,10 @@ namespace quant {
 
 class Error : public std::exception {
   public:
-    Error(quant_status status, std::string message) : status_(status), message_(std::move(message)) {}
+    Error(quant_status status, std::string message) : status_(status), message_(std::move(message)) {
+        for (char& c : message_)  // one line, whatever names a file brings
+            if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+    }
     quant_status status() const { return status_; }
     const char* what() const noexcept override { return message_.c_str(); }
 
