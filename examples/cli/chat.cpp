@@ -67,7 +67,8 @@ class Conversation {
             quant_error error{};
             check(quant_session_reuse(session_.get(), tokens.data(), tokens.size(), &kept, &error), error);
             tokens.erase(tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(kept));
-            Generation result = generate(session_.get(), tokens, options_.sampling, !options_.json);
+            Generation result =
+                generate(session_.get(), tokens, options_.sampling, Start::without_spaces, !options_.json);
             turns_.push_back({"assistant", result.text});
             return result;
         } catch (...) {
@@ -112,13 +113,15 @@ int chat(const ChatOptions& options) {
 
     quant_statistics statistics{};
     std::string line;
-    for (;;) {
+    bool stopped = false;
+    while (!stopped) {
         clear_interrupt();
         if (interactive) print("> ");
         const Line kind = read_line(line);
         if (kind == Line::end || line == "/exit") break;
         if (kind == Line::interrupted) {
             print("\n");
+            stopped = !interactive;
             continue;
         }
         if (line == "/reset") conversation.reset();
@@ -127,7 +130,7 @@ int chat(const ChatOptions& options) {
         const Generation result = conversation.reply(line);
         statistics = result.statistics;
         if (!options.json) print("\n");
-        if (interactive && result.cancelled()) note("stopped");
+        stopped = !interactive && result.cancelled();
     }
     if (options.json) {
         nlohmann::ordered_json object{{"messages", nlohmann::ordered_json::array()}};
@@ -140,7 +143,7 @@ int chat(const ChatOptions& options) {
         if (interactive) print("\n");
         note(statistics_text(statistics));
     }
-    return exit_done;
+    return stopped ? exit_interrupted : exit_done;
 }
 
 }  // namespace cli

@@ -11,6 +11,7 @@ namespace {
 
 struct Receiver {
     Generation* result;
+    Start start;
     bool stream;
     bool out_of_memory = false;
 };
@@ -19,6 +20,10 @@ int receive(void* user, int32_t token, const char* text, size_t size) {
     auto& receiver = *static_cast<Receiver*>(user);
     try {
         receiver.result->tokens.push_back(token);
+        while (receiver.start == Start::without_spaces && receiver.result->text.empty() && size > 0 && *text == ' ') {
+            ++text;
+            --size;
+        }
         receiver.result->text.append(text, size);
     } catch (const std::bad_alloc&) {
         receiver.out_of_memory = true;
@@ -49,7 +54,7 @@ double rate(uint64_t tokens, double seconds) {
 
 }  // namespace
 
-Generation generate(quant_session* session, const std::vector<int32_t>& prompt, const SamplingOptions& how,
+Generation generate(quant_session* session, const std::vector<int32_t>& prompt, const SamplingOptions& how, Start start,
                     bool stream) {
     Generation result;
     result.seed = how.has_seed ? how.seed : std::random_device{}();
@@ -67,7 +72,7 @@ Generation generate(quant_session* session, const std::vector<int32_t>& prompt, 
     opt.stop = stop.data();
     opt.stop_count = stop.size();
 
-    Receiver receiver{&result, stream};
+    Receiver receiver{&result, start, stream};
     quant_stop_reason reason = QUANT_STOP_LENGTH;
     quant_error error{};
     quant_status status;

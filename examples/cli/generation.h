@@ -17,8 +17,10 @@ struct Generation {
     bool cancelled() const { return std::string(stop) == "interrupted"; }
 };
 
+enum class Start { as_is, without_spaces };  // a reply's first word has the space that tokenizers put before words
+
 // `stream`: the text goes to standard output as it comes. Cancellation is a result, other failures are thrown.
-Generation generate(quant_session* session, const std::vector<int32_t>& prompt, const SamplingOptions& how,
+Generation generate(quant_session* session, const std::vector<int32_t>& prompt, const SamplingOptions& how, Start start,
                     bool stream);
 
 std::string statistics_text(const quant_statistics& statistics);  // "prompt 6 tokens in ...; generated ..."

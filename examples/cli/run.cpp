@@ -15,7 +15,7 @@ int run(const RunOptions& options) {
     const auto prompt = tokenize_text(model.get(), text, QUANT_ADD_SPECIAL | QUANT_PARSE_SPECIAL);
     const Session session = create_session(model.get(), options.sampling.context);
 
-    const Generation result = generate(session.get(), prompt, options.sampling, !options.json);
+    const Generation result = generate(session.get(), prompt, options.sampling, Start::as_is, !options.json);
     if (options.json) {
         nlohmann::ordered_json object{{"text", result.text},
                                       {"tokens", result.tokens},
