@@ -1,0 +1,172 @@
+// Every allocation of load + generate fails once: the answer is QUANT_ERR_MEMORY or success, and nothing leaks.
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <new>
+
+#include "models/save.h"
+#include "tests/llama_fixture.h"
+
+namespace {
+
+std::atomic<bool> armed{false};
+std::atomic<long> countdown{0};  // the allocation that fails, counted from now
+std::atomic<long> live{0};       // made while armed and not yet freed
+
+bool refuse() { return armed && countdown.fetch_sub(1) == 0; }
+
+// A header in front of each block says whether it was counted.
+constexpr size_t header = 64;
+void* counted_alloc(size_t bytes) {
+    if (refuse()) return nullptr;
+    char* raw = static_cast<char*>(std::malloc(bytes + header));
+    if (!raw) return nullptr;
+    raw[0] = armed;
+    if (raw[0]) ++live;
+    return raw + header;
+}
+void counted_free(void* p) {
+    if (!p) return;
+    char* raw = static_cast<char*>(p) - header;
+    if (raw[0]) --live;
+    std::free(raw);
+}
+
+}  // namespace
+
+void* operator new(size_t bytes) {
+    void* p = counted_alloc(bytes);
+    if (!p) throw std::bad_alloc();
+    return p;
+}
+void* operator new[](size_t bytes) { return operator new(bytes); }
+void operator delete(void* p) noexcept { counted_free(p); }
+void operator delete[](void* p) noexcept { counted_free(p); }
+void operator delete(void* p, size_t) noexcept { counted_free(p); }
+void operator delete[](void* p, size_t) noexcept { counted_free(p); }
+
+using namespace quant;
+
+namespace {
+
+void* host_alloc(void*, size_t bytes, size_t align) {
+    if (refuse()) return nullptr;
+    char* raw = static_cast<char*>(std::malloc(bytes + align + header));
+    if (!raw) return nullptr;
+    char* p = raw + header;
+    p += (align - reinterpret_cast<uintptr_t>(p) % align) % align;
+    std::memcpy(p - sizeof raw, &raw, sizeof raw);
+    ++live;
+    return p;
+}
+void host_release(void*, void* p, size_t) {
+    char* raw;
+    std::memcpy(&raw, static_cast<char*>(p) - sizeof raw, sizeof raw);
+    --live;
+    std::free(raw);
+}
+
+// Load and generate, through the public interface; the first failure's status.
+quant_status load_and_generate(const char* path, const std::vector<char>& gguf, const char* scheme) {
+    quant_host host{};
+    host.struct_size = sizeof host;
+    host.alloc = host_alloc;
+    host.release = host_release;
+    host.threads = 2;
+    quant_model_options options{};
+    options.struct_size = sizeof options;
+    options.scheme = scheme;
+    quant_runtime* rt = nullptr;
+    quant_model* model = nullptr;
+    quant_session* session = nullptr;
+    quant_status status = quant_runtime_create(&rt, &host, nullptr);
+    if (status == QUANT_OK)
+        status = path ? quant_model_open(&model, rt, path, &options, nullptr)
+                      : quant_model_open_memory(&model, rt, gguf.data(), gguf.size(), &options, nullptr);
+    if (status == QUANT_OK) status = quant_session_create(&session, model, nullptr, nullptr);
+    if (status == QUANT_OK) {
+        const char text[] = "a b c";
+        int32_t ids[16];
+        size_t n = 0;
+        status = quant_tokenize(model, text, sizeof text - 1, 0, ids, 16, &n, nullptr);
+        quant_generate_options generate{};
+        generate.struct_size = sizeof generate;
+        generate.max_tokens = 3;
+        generate.ignore_end = 1;
+        if (status == QUANT_OK)
+            status = quant_generate(session, ids, n, &generate, nullptr, nullptr, nullptr, nullptr);
+    }
+    quant_session_destroy(session);
+    quant_model_destroy(model);
+    quant_runtime_destroy(rt);
+    return status;
+}
+
+// step(i): the next allocation to fail after the i-th.
+template <class Step>
+long sweep(const char* path, const std::vector<char>& gguf, const char* scheme, Step step) {
+    for (long i = 0;; i = step(i)) {
+        live = 0;
+        countdown = i;
+        armed = true;
+        const quant_status status = load_and_generate(path, gguf, scheme);
+        armed = false;
+        if (status != QUANT_OK && status != QUANT_ERR_MEMORY) FAIL("allocation " << i << " failed: status " << status);
+        if (live != 0) FAIL("allocation " << i << " failed: " << live << " blocks leaked");
+        if (countdown >= 0) {  // none was refused: that was all
+            CHECK(status == QUANT_OK);
+            return i;
+        }
+    }
+}
+
+void add_vocabulary(Metadata& m, int size) {
+    std::vector<std::string> tokens = {"<unk>", "<s>", "</s>", "\xe2\x96\x81", "a", "b", "c", "\xe2\x96\x81" "a"};
+    std::vector<int64_t> types = {2, 3, 3, 1, 1, 1, 1, 1};
+    while (static_cast<int>(tokens.size()) < size) {
+        tokens.push_back("w" + std::to_string(tokens.size()));
+        types.push_back(1);
+    }
+    m.set("tokenizer.ggml.model", std::string("llama"));
+    m.set("tokenizer.ggml.scores", std::vector<double>(tokens.size(), 0.0));
+    m.set("tokenizer.ggml.tokens", tokens);
+    m.set("tokenizer.ggml.token_type", types);
+}
+
+}  // namespace
+
+TEST_CASE("every failed allocation is a status and leaks nothing", "[oom]") {
+    SmallLlama shape;
+    shape.layers = 1;
+    shape.vocabulary = 40;
+    auto checkpoint = small_checkpoint(shape);
+    add_vocabulary(checkpoint->metadata, shape.vocabulary);
+    const std::string path = (std::filesystem::temp_directory_path() / "quant_oom_test.gguf").string();
+    {
+        TestServices services;
+        save_checkpoint(*checkpoint, {}, services.pool, path, [](float) {});
+    }
+    std::vector<char> gguf;
+    {
+        std::ifstream in(path, std::ios::binary);
+        gguf.assign(std::istreambuf_iterator<char>(in), {});
+    }
+    std::remove(path.c_str());
+    REQUIRE(load_and_generate(nullptr, gguf, nullptr) == QUANT_OK);  // what the standard library keeps is made now
+    for (const char* scheme : {static_cast<const char*>(nullptr), "a8w8", "a16w4:g32"}) {
+        const long allocations = sweep(nullptr, gguf, scheme, [](long i) { return i + 1; });
+        INFO("allocations: " << allocations);
+        CHECK(allocations > 100);
+    }
+}
+
+TEST_CASE("failed allocations in loading a Hugging Face directory", "[oom]") {
+    const std::string path = tiny_path();
+    REQUIRE(load_and_generate(path.c_str(), {}, "a8w8") == QUANT_OK);
+    sweep(path.c_str(), {}, "a8w8", [](long i) { return i + 1 + i / 12; });  // about 150 of them, denser at the start
+}
