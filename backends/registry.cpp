@@ -127,13 +127,9 @@ struct Device {
     void (*append)(std::vector<Kernel>& table, bool exact);
 };
 void append_none(std::vector<Kernel>&, bool) {}
-#if !__has_include("backends/cpu/kernels_avx512.cpp")
+#if !__has_include("backends/cpu/kernels.cpp")
 #define append_avx512_kernels append_none
-#endif
-#if !__has_include("backends/cpu/kernels_avx2.cpp")
 #define append_avx2_kernels append_none
-#endif
-#if !__has_include("backends/cpu/kernels_baseline.cpp")
 #define append_baseline_kernels append_none
 #endif
 const Device devices[] = {
