@@ -1,0 +1,374 @@
+// The kernel tables of the instruction sets: what each kernel accepts, and how its work is cut into phases and items.
+#include "backends/cpu/kernels.h"
+
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "backends/cpu/cpu_backend.h"
+#include "backends/cpu/reference.h"
+#include "formats/decode.h"
+
+namespace quant {
+namespace {
+
+// ---- What kernels accept ------------------------------------------------------------------------------------------
+
+bool is_integer(Element e) {
+    return !is_float(e) && e != Element::e4m3;
+}
+
+// Float activations, rounded to int8 per 32 columns inside.
+bool accepts_linear_int8(const Node&, const Weight* w, const Value* in, const Value*) {
+    const Format& f = w->format;
+    if (!in || in->type != ValueType::f32 || w->activation != Activation::f32) return false;
+    if (!is_integer(f.element) || !rows_layout_holds(f)) return false;
+    // The activations' sums, which offsets need, are kept per 32 columns.
+    const bool offsets = f.zero == Zero::minimum || f.zero == Zero::integer;
+    return !offsets || f.granularity != Granularity::group || f.group % block_cols == 0;
+}
+
+// Int8 activations with a scale per row times 8-bit weights with a scale per row: exact in 32 bits up to 66000 columns.
+bool accepts_linear_s8(const Node&, const Weight* w, const Value* in, const Value*) {
+    const Format& f = w->format;
+    const bool one_scale = f.granularity == Granularity::channel || f.granularity == Granularity::tensor;
+    return in && in->type == ValueType::s8 && (f.element == Element::s8 || f.element == Element::u8) && one_scale &&
+           rows_layout_holds(f) && w->cols <= 65536;
+}
+
+bool accepts_linear_float(const Node&, const Weight* w, const Value* in, const Value*) {
+    return in && in->type != ValueType::s8 && rows_layout_holds(w->format);
+}
+
+bool accepts_any(const Node&, const Weight*, const Value*, const Value*) {
+    return true;
+}
+bool accepts_quantized(const Node&, const Weight*, const Value*, const Value* out) {
+    return out && out->type != ValueType::f32;
+}
+bool accepts_heads(const Node& node, const Weight*, const Value*, const Value*) {
+    return node.head_dim % 16 == 0 && node.kv_heads > 0 && node.heads % node.kv_heads == 0;
+}
+
+// ---- Linears --------------------------------------------------------------------------------------------------------
+
+constexpr size_t item_bytes = 64 << 10;  // of weights that one item of work reads at least, when rows are few
+
+int weight_tiles_of(const Weight& w, int lanes) {
+    return static_cast<int>((w.rows + lanes - 1) / lanes);
+}
+
+// Weight tiles in one item: enough that fetching the next item costs nothing, few enough to share them out evenly.
+int tiles_per_item(const CpuKernels& k, const TileShape& shape, int tiles, int rows, int threads) {
+    constexpr int unit = 4;  // of tiles: what kernels take together divides it
+    if (rows > 2 * k.row_tile) return k.weight_tiles;
+    const int wanted = static_cast<int>(item_bytes / std::max<size_t>(1, shape.tile_bytes));
+    const int even = tiles / (4 * threads);
+    return std::max(1, std::min(wanted, even) / unit) * unit;
+}
+
+LinearOutput linear_output(const Bound& b) {
+    LinearOutput out{};
+    out.bias = bias_of(*b.node.weight);
+    out.out = f32_row(b.out, 0);
+    out.out_stride = b.out.stride;
+    out.rows = b.node.weight->rows;
+    if (b.node.op == Op::linear_add) {
+        out.add = f32_row(b.in[1], 0);
+        out.add_stride = b.in[1].stride;
+    }
+    return out;
+}
+
+using Prepare = std::function<void(const Bound& bound, const TileShape& shape, int first_row, int rows, uint8_t* to)>;
+
+// Phase one prepares the activations in the workspace, a tile of rows an item; phase two multiplies. One row that needs
+// no preparation is used where it is.
+void emit_linear(const CpuKernels& k, Recorder& recorder, const Bound& b, CpuKernels::Linear linear, size_t row_bytes,
+                 size_t scratch_bytes, bool one_row_in_place, Prepare prepare) {
+    const auto bound = std::make_shared<const Bound>(b);
+    const TileShape shape = tile_shape(b.node.weight->format, b.node.weight->cols, k.lanes);
+    uint8_t* const* workspace = recorder.workspace(row_bytes * recorder.max_rows);
+    recorder.phase(
+        [&k, bound, one_row_in_place](const Step& step) {
+            const int rows = row_count(bound->out, step);
+            return rows == 1 && one_row_in_place ? 0 : row_tiles(rows, k.row_tile).tiles;
+        },
+        [&k, bound, shape, row_bytes, workspace, prepare](const Step& step, int item, uint8_t*) {
+            const RowTiles tiles = row_tiles(row_count(bound->out, step), k.row_tile);
+            const int first = tile_first(tiles, item);
+            prepare(*bound, shape, first, tile_count(tiles, item), *workspace + first * row_bytes);
+        });
+    const int tiles = weight_tiles_of(*b.node.weight, k.lanes), threads = recorder.threads;
+    recorder.phase(
+        [&k, bound, shape, tiles, threads](const Step& step) {
+            const int rows = row_count(bound->out, step), each = tiles_per_item(k, shape, tiles, rows, threads);
+            return rows ? (tiles + each - 1) / each : 0;
+        },
+        [&k, bound, shape, tiles, threads, row_bytes, workspace, one_row_in_place, linear](const Step& step, int item,
+                                                                                           uint8_t* scratch) {
+            const int rows = row_count(bound->out, step), each = tiles_per_item(k, shape, tiles, rows, threads);
+            const int first = item * each;
+            const bool in_place = rows == 1 && one_row_in_place;
+            const Operand& x = bound->in[0];
+            const LinearInput in{in_place ? host_pointer(x.data) : *workspace, row_bytes,
+                                 x.type == ValueType::f32 ? nullptr : row_scales(x), rows};
+            const LinearWeights weights{&shape, host_pointer(bound->node.weight->data)};
+            linear(weights, in, linear_output(*bound), first, std::min(each, tiles - first), scratch);
+        },
+        scratch_bytes);
+}
+
+template <const CpuKernels& K>
+void emit_linear_int8(Recorder& recorder, const Bound& b) {
+    const TileShape shape = tile_shape(b.node.weight->format, b.node.weight->cols, K.lanes);
+    emit_linear(
+        K, recorder, b, K.linear_int8, static_cast<size_t>(shape.blocks) * int8_block_bytes, K.scratch_int8(shape),
+        false, [](const Bound& bound, const TileShape& t, int first, int rows, uint8_t* to) {
+            const Operand& x = bound.in[0];
+            K.prepare_int8({f32_row(x, 0), x.stride, x.cols, t.blocks, t.zero, t.group_halves}, first, rows, to);
+        });
+}
+
+template <const CpuKernels& K>
+void emit_linear_s8(Recorder& recorder, const Bound& b) {
+    const TileShape shape = tile_shape(b.node.weight->format, b.node.weight->cols, K.lanes);
+    emit_linear(K, recorder, b, K.linear_s8, static_cast<size_t>(shape.blocks) * block_cols, 0, true,
+                [](const Bound& bound, const TileShape& t, int first, int rows, uint8_t* to) {
+                    K.prepare_s8(codes_row(bound.in[0], 0), bound.in[0].stride, t.blocks, first, rows, to);
+                });
+}
+
+template <const CpuKernels& K>
+void emit_linear_float(Recorder& recorder, const Bound& b) {
+    const TileShape shape = tile_shape(b.node.weight->format, b.node.weight->cols, K.lanes);
+    const bool floats = b.in[0].type == ValueType::f32;
+    emit_linear(K, recorder, b, K.linear_float, static_cast<size_t>(shape.blocks) * block_cols * sizeof(float),
+                K.scratch_float(shape, recorder.max_rows), floats,
+                [](const Bound& bound, const TileShape& t, int first, int rows, uint8_t* to) {
+                    const Operand& x = bound.in[0];
+                    if (x.type == ValueType::f32)
+                        K.prepare_f32(f32_row(x, 0), x.stride, x.cols, t.blocks, first, rows, to);
+                    else
+                        K.prepare_e4m3(codes_row(x, 0), x.stride, t.blocks, first, rows, to);
+                });
+}
+
+// ---- Rows -----------------------------------------------------------------------------------------------------------
+
+std::shared_ptr<const std::vector<float>> vector_of(const Weight& weight) {
+    WeightView view = stored_view(weight);  // a column or a row
+    view.cols *= view.rows;
+    view.rows = 1;
+    auto values = std::make_shared<std::vector<float>>(static_cast<size_t>(view.cols));
+    decode_row(view, 0, values->data());
+    return values;
+}
+
+template <const CpuKernels& K>
+void quantize_row(const Operand& out, int row, const float* values) {
+    auto* quantize = out.type == ValueType::s8 ? K.quantize_s8 : K.quantize_e4m3;
+    quantize(values, out.cols, codes_row(out, row), row_scales(out) + row);
+}
+
+template <const CpuKernels& K>
+void emit_rmsnorm(Recorder& recorder, const Bound& b) {
+    phase_of_rows(
+        recorder, b.out,
+        [gains = vector_of(*b.node.weight), in = b.in[0], out = b.out, eps = b.node.eps](const Step&, int row,
+                                                                                         uint8_t* scratch) {
+            const bool plain = out.type == ValueType::f32;
+            float* y = plain ? f32_row(out, row) : reinterpret_cast<float*>(scratch);
+            K.rmsnorm(f32_row(in, row), gains->data(), eps, in.cols, y);
+            if (!plain) quantize_row<K>(out, row, y);
+        },
+        b.out.type == ValueType::f32 ? 0 : static_cast<size_t>(b.in[0].cols) * sizeof(float));
+}
+
+template <const CpuKernels& K>
+void emit_silu_mul(Recorder& recorder, const Bound& b) {
+    phase_of_rows(
+        recorder, b.out,
+        [gate = b.in[0], up = b.in[1], out = b.out](const Step&, int row, uint8_t* scratch) {
+            const bool plain = out.type == ValueType::f32;
+            float* y = plain ? f32_row(out, row) : reinterpret_cast<float*>(scratch);
+            K.silu_mul(f32_row(gate, row), f32_row(up, row), gate.cols, y);
+            if (!plain) quantize_row<K>(out, row, y);
+        },
+        b.out.type == ValueType::f32 ? 0 : static_cast<size_t>(b.in[0].cols) * sizeof(float));
+}
+
+template <const CpuKernels& K>
+void emit_quantize(Recorder& recorder, const Bound& b) {
+    phase_of_rows(recorder, b.out, [in = b.in[0], out = b.out](const Step&, int row, uint8_t*) {
+        quantize_row<K>(out, row, f32_row(in, row));
+    });
+}
+
+template <const CpuKernels& K>
+void emit_add(Recorder& recorder, const Bound& b) {
+    phase_of_rows(recorder, b.out, [x = b.in[0], y = b.in[1], out = b.out](const Step&, int row, uint8_t*) {
+        K.add(f32_row(x, row), f32_row(y, row), out.cols, f32_row(out, row));
+    });
+}
+
+template <const CpuKernels& K>
+void emit_rope(Recorder& recorder, const Bound& b) {
+    phase_of_rows(
+        recorder, b.out, [x = b.in[0], angles = b.in[1], out = b.out, n = b.node](const Step&, int row, uint8_t*) {
+            K.rope(f32_row(x, row), f32_row(angles, row), n.heads, n.head_dim, n.adjacent_pairs, f32_row(out, row));
+        });
+}
+
+// ---- Cache and attention
+// ------------------------------------------------------------------------------------------------
+
+const StepSequence& sequence_of(const Step& step, int row) {
+    const StepSequence* found = step.sequences.data();
+    for (const StepSequence& s : step.sequences)
+        if (row >= s.first_row && row < s.first_row + s.rows) found = &s;
+    return *found;
+}
+
+// Writes one position of a layer; `half` holds kv_heads * head_dim values.
+template <const CpuKernels& K>
+void write_cache(const Step& step, int row, const Node& node, const float* k, const float* v, uint16_t* half) {
+    const int position = step.positions[row], at = position % page_positions, dim = node.head_dim;
+    const int32_t page = step.pages[sequence_of(step, row).first_page + position / page_positions];
+    uint16_t* keys = cache_keys(*step.cache, page, node.layer) + at;
+    uint16_t* values = cache_values(*step.cache, page, node.layer);
+    K.to_f16(k, static_cast<int64_t>(node.kv_heads) * dim, half);
+    for (int i = 0; i < node.kv_heads * dim; ++i) keys[static_cast<size_t>(i) * page_positions] = half[i];
+    for (int head = 0; head < node.kv_heads; ++head)
+        K.to_f16(v + head * dim, dim, values + (static_cast<size_t>(head) * page_positions + at) * dim);
+}
+
+template <const CpuKernels& K>
+void emit_cache_write(Recorder& recorder, const Bound& b) {
+    phase_of_rows(
+        recorder, b.in[0],
+        [node = b.node, k = b.in[0], v = b.in[1]](const Step& step, int row, uint8_t* scratch) {
+            write_cache<K>(step, row, node, f32_row(k, row), f32_row(v, row), reinterpret_cast<uint16_t*>(scratch));
+        },
+        static_cast<size_t>(b.node.kv_heads) * b.node.head_dim * sizeof(uint16_t));
+}
+
+template <const CpuKernels& K>
+void emit_rope_cache_write(Recorder& recorder, const Bound& b) {
+    const size_t turned = static_cast<size_t>(b.node.kv_heads) * b.node.head_dim;
+    phase_of_rows(
+        recorder, b.out,
+        [n = b.node, q = b.in[0], k = b.in[1], v = b.in[2], angles = b.in[3], out = b.out, turned](
+            const Step& step, int row, uint8_t* scratch) {
+            const float* angle = f32_row(angles, row);
+            float* key = reinterpret_cast<float*>(scratch);
+            K.rope(f32_row(q, row), angle, n.heads, n.head_dim, n.adjacent_pairs, f32_row(out, row));
+            K.rope(f32_row(k, row), angle, n.kv_heads, n.head_dim, n.adjacent_pairs, key);
+            write_cache<K>(step, row, n, key, f32_row(v, row), reinterpret_cast<uint16_t*>(key + turned));
+        },
+        turned * (sizeof(float) + sizeof(uint16_t)));
+}
+
+constexpr int queries_per_item = 64;  // shared by one conversion of the pages of K and V
+
+int attention_rows(const Node& node) {
+    return std::max(1, queries_per_item / (node.heads / node.kv_heads));
+}
+
+struct PageContext {
+    const Step& step;
+    const StepSequence& sequence;
+    int layer;
+};
+const uint8_t* page_memory(const void* context, int page) {
+    const auto& c = *static_cast<const PageContext*>(context);
+    return reinterpret_cast<const uint8_t*>(
+        cache_keys(*c.step.cache, c.step.pages[c.sequence.first_page + page], c.layer));
+}
+
+template <const CpuKernels& K>
+void emit_attention(Recorder& recorder, const Bound& b) {
+    const int most = attention_rows(b.node), group = b.node.heads / b.node.kv_heads;
+    recorder.phase(
+        [most, kv_heads = b.node.kv_heads](const Step& step) {
+            int tiles = 0;
+            for (const StepSequence& s : step.sequences) tiles += row_tiles(s.rows, most).tiles;
+            return tiles * kv_heads;
+        },
+        [most, group, n = b.node, q = b.in[0], out = b.out](const Step& step, int item, uint8_t* scratch) {
+            int tile = item / n.kv_heads;
+            const int head = item % n.kv_heads;
+            const StepSequence* sequence = step.sequences.data();
+            for (int tiles; tile >= (tiles = row_tiles(sequence->rows, most).tiles); ++sequence) tile -= tiles;
+            const RowTiles rows = row_tiles(sequence->rows, most);
+            const int first = tile_first(rows, tile);
+            const PageContext context{step, *sequence, n.layer};
+            const size_t head_bytes = static_cast<size_t>(n.head_dim) * page_positions * sizeof(uint16_t);
+            AttentionTile t{};
+            t.q = f32_row(q, sequence->first_row + first) + head * group * n.head_dim;
+            t.out = f32_row(out, sequence->first_row + first) + head * group * n.head_dim;
+            t.q_stride = q.stride;
+            t.out_stride = out.stride;
+            t.rows = tile_count(rows, tile);
+            t.heads = group;
+            t.head_dim = n.head_dim;
+            t.window = n.window;
+            t.first_position = sequence->first_position + first;
+            t.scale = n.scale;
+            t.page = page_memory;
+            t.context = &context;
+            t.k_offset = head * head_bytes;
+            t.v_offset = (n.kv_heads + head) * head_bytes;
+            K.attention(t, scratch);
+        },
+        K.scratch_attention(most * group, b.node.head_dim));
+}
+
+// ---- The tables
+// ---------------------------------------------------------------------------------------------------------
+
+// name: of the instruction set, a string literal.
+#define QUANT_KERNEL_TABLE(name, K)                                                                       \
+    {name " a8w8 linear", Op::linear, K.layout, accepts_linear_s8, emit_linear_s8<K>},                    \
+        {name " a8w8 linear_add", Op::linear_add, K.layout, accepts_linear_s8, emit_linear_s8<K>},        \
+        {name " float linear", Op::linear, K.layout, accepts_linear_float, emit_linear_float<K>},         \
+        {name " float linear_add", Op::linear_add, K.layout, accepts_linear_float, emit_linear_float<K>}, \
+        {name " rmsnorm", Op::rmsnorm, nullptr, accepts_any, emit_rmsnorm<K>},                            \
+        {name " rmsnorm_quantize", Op::rmsnorm_quantize, nullptr, accepts_quantized, emit_rmsnorm<K>},    \
+        {name " silu_mul", Op::silu_mul, nullptr, accepts_any, emit_silu_mul<K>},                         \
+        {name " silu_mul_quantize", Op::silu_mul_quantize, nullptr, accepts_quantized, emit_silu_mul<K>}, \
+        {name " quantize", Op::quantize, nullptr, accepts_quantized, emit_quantize<K>},                   \
+        {name " add", Op::add, nullptr, accepts_any, emit_add<K>},                                        \
+        {name " rope", Op::rope, nullptr, accepts_any, emit_rope<K>},                                     \
+        {name " cache_write", Op::cache_write, nullptr, accepts_any, emit_cache_write<K>},                \
+        {name " rope_cache_write", Op::rope_cache_write, nullptr, accepts_any, emit_rope_cache_write<K>}, \
+        {name " attention", Op::attention, nullptr, accepts_heads, emit_attention<K>},
+#define QUANT_INT8_KERNELS(name, K)                                                        \
+    {name " int8 linear", Op::linear, K.layout, accepts_linear_int8, emit_linear_int8<K>}, \
+        {name " int8 linear_add", Op::linear_add, K.layout, accepts_linear_int8, emit_linear_int8<K>},
+
+template <size_t N>
+void append(std::vector<Kernel>& table, const Kernel (&kernels)[N]) {
+    table.insert(table.end(), kernels, kernels + N);
+}
+
+}  // namespace
+
+void append_baseline_kernels(std::vector<Kernel>& table, bool exact) {
+    if (!exact) append(table, {QUANT_INT8_KERNELS("baseline", kernels_baseline)});
+    append(table, {QUANT_KERNEL_TABLE("baseline", kernels_baseline)});
+}
+
+#if defined(__x86_64__) || defined(_M_X64)
+void append_avx2_kernels(std::vector<Kernel>& table, bool exact) {
+    if (!exact) append(table, {QUANT_INT8_KERNELS("avx2", kernels_avx2)});
+    append(table, {QUANT_KERNEL_TABLE("avx2", kernels_avx2)});
+}
+
+void append_avx512_kernels(std::vector<Kernel>& table, bool exact) {
+    if (!exact) append(table, {QUANT_INT8_KERNELS("avx512", kernels_avx512)});
+    append(table, {QUANT_KERNEL_TABLE("avx512", kernels_avx512)});
+}
+#endif
+
+}  // namespace quant

@@ -1,0 +1,107 @@
+// What an instruction set implements: plain functions over plain arguments. The files kernels_avx2.cpp and
+// kernels_avx512.cpp, which hold them, must define no symbol that another file could be linked to (no inline function
+// or template with external linkage: the linker may keep the copy that only a newer processor runs). So everything with
+// standard library types is in kernels.cpp, and helpers that both sides use are `static inline`.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "backends/cpu/layout_rows.h"
+
+namespace quant {
+
+// The rows of a step, cut into tiles of almost equal size of at most `most` rows.
+struct RowTiles {
+    int rows, tiles;
+};
+static inline RowTiles row_tiles(int rows, int most) {
+    return {rows, (rows + most - 1) / most};
+}
+static inline int tile_first(RowTiles t, int i) {
+    int extra = t.rows % t.tiles;
+    return i * (t.rows / t.tiles) + (i < extra ? i : extra);
+}
+static inline int tile_count(RowTiles t, int i) {
+    return t.rows / t.tiles + (i < t.rows % t.tiles ? 1 : 0);
+}
+
+constexpr int max_row_tile = 8;
+
+// Activations of a tile of C rows as int8 with a scale per 32 columns: per block
+//     int8 codes[C][32], float scale[C], int32 start[2][C], float group_sum[C]
+// start: -zero * sum of codes, what the integer sum of products starts from (of each half if a group is 16 columns,
+// else of the block in [0]); group_sum: sum of code * scale over the group that ends in this block, for minima.
+constexpr int int8_block_bytes = 48;  // per row
+
+struct Int8Activations {
+    const float* in;
+    int64_t in_stride, cols;
+    int blocks, zero, group_halves;
+};
+
+struct LinearOutput {
+    const float* bias;  // or null
+    const float* add;   // a matrix to add, or null
+    float* out;
+    int64_t add_stride, out_stride, rows;  // rows of the weight = columns of out
+};
+struct LinearInput {
+    const uint8_t* activations;  // prepared; tile i of row_tiles(rows, CpuKernels::row_tile) after tile i-1
+    size_t row_bytes;            // of prepared activations
+    const RowScale* row_scales;  // null for float input
+    int rows;
+};
+struct LinearWeights {
+    const TileShape* shape;
+    const uint8_t* tiles;
+};
+
+struct AttentionTile {  // some rows of one sequence, the query heads of one KV head
+    const float* q;     // of the first row and head; heads are head_dim apart
+    float* out;
+    int64_t q_stride, out_stride;
+    int rows, heads, head_dim, window;
+    int first_position;  // of the first row
+    float scale;
+    const uint8_t* (*page)(const void* context, int page);  // this layer's memory in the page of those positions
+    const void* context;
+    size_t k_offset, v_offset;  // of this KV head
+};
+
+struct CpuKernels {
+    const Layout* layout;
+    int lanes;         // rows of a tile
+    int row_tile;      // activation rows multiplied together, at most max_row_tile
+    int weight_tiles;  // tiles of a weight multiplied together
+
+    // Linears. A first phase prepares the activations tile by tile, a second multiplies them with runs of weight tiles.
+    void (*prepare_int8)(const Int8Activations& from, int first_row, int rows, uint8_t* to);
+    void (*prepare_s8)(const uint8_t* codes, int64_t stride, int blocks, int first_row, int rows, uint8_t* to);
+    void (*prepare_f32)(const float* in, int64_t stride, int64_t cols, int blocks, int first_row, int rows,
+                        uint8_t* to);
+    void (*prepare_e4m3)(const uint8_t* codes, int64_t stride, int blocks, int first_row, int rows, uint8_t* to);
+    using Linear = void (*)(const LinearWeights& weights, const LinearInput& in, const LinearOutput& out,
+                            int first_tile, int tiles, uint8_t* scratch);
+    Linear linear_int8, linear_s8, linear_float;
+    size_t (*scratch_int8)(const TileShape& shape);
+    size_t (*scratch_float)(const TileShape& shape, int max_rows);
+
+    // Rows. Quantized outputs: codes padded with zeros to codes_stride(cols).
+    void (*rmsnorm)(const float* in, const float* weight, float eps, int64_t cols, float* out);
+    void (*silu_mul)(const float* gate, const float* up, int64_t cols, float* out);
+    void (*add)(const float* a, const float* b, int64_t cols, float* out);
+    void (*quantize_s8)(const float* in, int64_t cols, uint8_t* codes, RowScale* scale);
+    void (*quantize_e4m3)(const float* in, int64_t cols, uint8_t* codes, RowScale* scale);
+    void (*rope)(const float* in, const float* angles, int heads, int head_dim, bool adjacent_pairs, float* out);
+    void (*to_f16)(const float* in, int64_t n, uint16_t* out);
+
+    void (*attention)(const AttentionTile& tile, uint8_t* scratch);
+    size_t (*scratch_attention)(int max_queries, int head_dim);
+};
+
+extern const CpuKernels kernels_baseline;
+#if defined(__x86_64__) || defined(_M_X64)
+extern const CpuKernels kernels_avx2, kernels_avx512;
+#endif
+
+}  // namespace quant

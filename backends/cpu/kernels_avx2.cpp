@@ -1,0 +1,25 @@
+// The kernels for AVX2, FMA and F16C. kernels.h says what this file must not contain.
+#if defined(__x86_64__) || defined(_M_X64)
+#include <immintrin.h>
+
+#include "backends/cpu/simd.h"
+
+namespace quant {
+namespace {
+
+#include "backends/cpu/simd_avx2.h"
+constexpr int row_tile = 4, weight_tiles = 1;  // 4 sums in 16 bits, 4 in 32 bits or float, 4 outputs, of 16 registers
+#include "backends/cpu/attention.inl"
+#include "backends/cpu/codes.inl"
+#include "backends/cpu/linear_float.inl"
+#include "backends/cpu/linear_int8.inl"
+#include "backends/cpu/rowwise.inl"
+
+}  // namespace
+
+#define QUANT_KERNELS kernels_avx2
+#define QUANT_LAYOUT layout_rows8
+#include "backends/cpu/kernel_list.inl"
+
+}  // namespace quant
+#endif

@@ -1,0 +1,25 @@
+// The kernels for any processor.
+#include <cmath>
+
+#define QUANT_KEEP_LOOPS
+#include "backends/cpu/simd.h"
+#include "formats/float_types.h"
+
+namespace quant {
+namespace {
+
+#include "backends/cpu/simd_portable.h"
+constexpr int row_tile = 2, weight_tiles = 1;
+#include "backends/cpu/attention.inl"
+#include "backends/cpu/codes.inl"
+#include "backends/cpu/linear_float.inl"
+#include "backends/cpu/linear_int8.inl"
+#include "backends/cpu/rowwise.inl"
+
+}  // namespace
+
+#define QUANT_KERNELS kernels_baseline
+#define QUANT_LAYOUT layout_rows8
+#include "backends/cpu/kernel_list.inl"
+
+}  // namespace quant

@@ -1,0 +1,461 @@
+// Integer dot products of weight codes and int8 activations, a float scale per group. Included inside an unnamed
+// namespace after codes.inl; the including file defines row_tile and weight_tiles.
+//
+//     y[row] += weight_scale[group] * (sum over the group's blocks of activation_scale[block] * float(integer sum))
+//             + minimum[group] * (sum of the group's activations)
+//
+// The order of operations of one output is the same for any number of rows and threads.
+
+// ---- Activations
+// ------------------------------------------------------------------------------------------------------
+
+void prepare_int8(const Int8Activations& from, int first_row, int rows, uint8_t* to) {
+    constexpr int vectors = block_cols / lanes;
+    for (int c = 0; c < rows; ++c) {
+        const float* row = from.in + (first_row + c) * from.in_stride;
+        uint8_t* block = to;
+        float group_sum = 0;
+        int halves = 0;  // of the group, so far
+        for (int b = 0; b < from.blocks; ++b, block += int8_block_bytes * rows) {
+            const int64_t left = from.cols - static_cast<int64_t>(b) * block_cols;
+            Float x[vectors];
+            for (int i = 0; i < vectors; ++i) {
+                const float* p = row + static_cast<int64_t>(b) * block_cols + i * lanes;
+                if (left >= block_cols)
+                    x[i] = Simd::load(p);
+                else
+                    x[i] = left > i * lanes ? Simd::load(p, static_cast<int>(left - i * lanes)) : Simd::set(0);
+            }
+            Float magnitude = Simd::set(0);
+            for (int i = 0; i < vectors; ++i) magnitude = larger_magnitude(x[i], magnitude);
+            const float largest = Simd::reduce_max(magnitude);
+            const Float inverse = Simd::set(largest > 0 ? 127.0f / largest : 0.0f);
+            Int half[2] = {Simd::set_int(0), Simd::set_int(0)};
+            for (int i = 0; i < vectors; ++i) {
+                Int code = round_code(Simd::mul(x[i], inverse));
+                half[2 * i / vectors] = Simd::add(half[2 * i / vectors], code);
+                Simd::store_s8(block + c * block_cols + i * lanes, code);
+            }
+            const float scale = largest / 127.0f;
+            const int32_t low = Simd::reduce_add(half[0]), high = Simd::reduce_add(half[1]);
+            const bool split = from.group_halves == 1;
+            const int32_t start[2] = {-from.zero * (split ? low : low + high), -from.zero * high};
+            group_sum += scale * static_cast<float>(low + high);
+            halves += 2;
+            const bool ends = halves >= from.group_halves || b + 1 == from.blocks;
+            const float sum = ends ? group_sum : 0;
+            if (ends) halves = 0, group_sum = 0;
+            uint8_t* numbers = block + block_cols * rows + 4 * c;
+            std::memcpy(numbers, &scale, 4);
+            std::memcpy(numbers + 4 * rows, &start[0], 4);
+            std::memcpy(numbers + 8 * rows, &start[1], 4);
+            std::memcpy(numbers + 12 * rows, &sum, 4);
+        }
+    }
+}
+
+void prepare_s8(const uint8_t* codes, int64_t stride, int blocks, int first_row, int rows, uint8_t* to) {
+    for (int b = 0; b < blocks; ++b)
+        for (int c = 0; c < rows; ++c, to += block_cols)
+            std::memcpy(to, codes + (first_row + c) * stride + static_cast<int64_t>(b) * block_cols, block_cols);
+}
+
+// ---- The integer sums -----------------------------------------------------------------------------------------------
+
+// sum[t][c] += products over Steps steps: codes(t, s) with the 4 activations at x + 32 c + 4 s.
+template <int Bits, int T, int C, int Steps, class Codes,
+          class V = Simd>  // V: looked at only where it has the operation
+QUANT_INLINE void dot(Int (&sum)[T][C], Codes codes, const uint8_t* x) {
+    if constexpr (Simd::fused_dot) {
+        QUANT_UNROLL
+        for (int s = 0; s < Steps; ++s) {
+            QUANT_UNROLL
+            for (int c = 0; c < C; ++c) {
+                Bytes a = Simd::broadcast4(x + block_cols * c + 4 * s);
+                QUANT_UNROLL
+                for (int t = 0; t < T; ++t) sum[t][c] = V::dot(sum[t][c], codes(t, s), a);
+            }
+        }
+    } else {
+        constexpr int together =
+            V::template steps_in_16_bits<Bits> < Steps ? V::template steps_in_16_bits<Bits> : Steps;
+        Int products[T][C];
+        QUANT_UNROLL
+        for (int s = 0; s < Steps; ++s) {
+            QUANT_UNROLL
+            for (int c = 0; c < C; ++c) {
+                Bytes a = Simd::broadcast4(x + block_cols * c + 4 * s);
+                QUANT_UNROLL
+                for (int t = 0; t < T; ++t) {
+                    Int p = V::template product<Bits>(codes(t, s), a);
+                    products[t][c] = s % together == 0 ? p : V::add_16_bits(products[t][c], p);
+                    if (s % together == together - 1) sum[t][c] = V::add_pairs(sum[t][c], products[t][c]);
+                }
+            }
+        }
+    }
+}
+
+enum class Groups { of_16, of_32, longer };
+
+QUANT_INLINE Groups groups_of(const TileShape& t) {
+    return t.group_halves == 1 ? Groups::of_16 : t.group_halves == 2 ? Groups::of_32 : Groups::longer;
+}
+
+// ---- Results --------------------------------------------------------------------------------------------------------
+
+// Columns [lanes * tile, ...) of one row of the output. Each step is rounded on its own.
+QUANT_INLINE void store_output(const LinearOutput& out, int row, int64_t tile, Float y) {
+    const int64_t first = tile * lanes, left = out.rows - first;
+    float* to = out.out + row * out.out_stride + first;
+    const float* residual = out.add ? out.add + row * out.add_stride + first : nullptr;
+    if (left >= lanes) {
+        if (out.bias) y = Simd::add(y, Simd::load(out.bias + first));
+        if (residual) y = Simd::add(y, Simd::load(residual));
+        Simd::store(to, y);
+    } else if (left > 0) {
+        const int n = static_cast<int>(left);
+        if (out.bias) y = Simd::add(y, Simd::load(out.bias + first, n));
+        if (residual) y = Simd::add(y, Simd::load(residual, n));
+        Simd::store(to, y, n);
+    }
+}
+
+// ---- One row: straight from the packed tile
+// --------------------------------------------------------------------------
+
+template <int Bits, Groups G>
+QUANT_NOINLINE Float multiply_row(const TileShape& t, const uint8_t* tile, const uint8_t* x) {
+    Float y = Simd::set(0);
+    const bool offsets = has_offsets(t), zero_points = t.header == HeaderKind::integer;
+    const uint8_t* panel = tile;
+    for (int left = t.blocks; left > 0; panel += t.panel_bytes) {
+        const uint8_t* block = panel + t.header_bytes;
+        for (int g = 0; g < t.panel_groups && left > 0; ++g) {
+            GroupScale group = load_scale(t, panel, g);
+            if constexpr (G == Groups::of_16) {
+                GroupScale second = load_scale(t, panel, ++g);
+                Bytes codes[steps_per_block];
+                load_block<Bits>(block, codes);
+                const Float scale = Simd::set(load_scalar(x + 32));
+                Int low[1][1] = {{Simd::set_int(load_scalar_int(x + 36))}};
+                Int high[1][1] = {{Simd::set_int(load_scalar_int(x + 40))}};
+                dot<Bits, 1, 1, 4>(
+                    low, [&](int, int s) QUANT_INLINE_LAMBDA { return codes[s]; }, x);
+                dot<Bits, 1, 1, 4>(
+                    high, [&](int, int s) QUANT_INLINE_LAMBDA { return codes[s + 4]; }, x + 16);
+                y = Simd::fma(Simd::mul(Simd::to_float(low[0][0]), scale), group.scale, y);
+                y = Simd::fma(Simd::mul(Simd::to_float(high[0][0]), scale), second.scale, y);
+                block += t.block_bytes, x += int8_block_bytes, --left;
+            } else {
+                Float sum = Simd::set(0), activations = Simd::set(0);
+                for (int b = 0; b < (G == Groups::of_32 ? 1 : t.group_halves / 2) && left > 0; ++b, --left) {
+                    Bytes codes[steps_per_block];
+                    load_block<Bits>(block, codes);
+                    Int integer[1][1] = {{Simd::set_int(load_scalar_int(x + 36))}};
+                    dot<Bits, 1, 1, 8>(
+                        integer, [&](int, int s) QUANT_INLINE_LAMBDA { return codes[s]; }, x);
+                    sum = Simd::fma(Simd::to_float(integer[0][0]), Simd::set(load_scalar(x + 32)), sum);
+                    activations = Simd::set(load_scalar(x + 44));
+                    block += t.block_bytes, x += int8_block_bytes;
+                }
+                y = Simd::fma(sum, group.scale, y);
+                if (offsets) {
+                    if (zero_points) group.offset = Simd::mul(Simd::sub(Simd::set(0), group.offset), group.scale);
+                    y = Simd::fma(activations, group.offset, y);
+                }
+            }
+        }
+    }
+    return y;
+}
+
+// ---- Several rows: scales, and codes of fewer than 8 bits, expanded first
+// ----------------------------------------------
+
+struct Expanded {
+    const uint8_t* codes[weight_tiles];  // panels of blocks of 8 steps, a byte per code
+    size_t panel_bytes;
+    const float* scales[weight_tiles];   // [groups][lanes]
+    const float* offsets[weight_tiles];  // the same, to be added; null: none
+};
+
+QUANT_INLINE size_t expanded_groups(const TileShape& t) {  // whole panels, whose headers are padded with zeros
+    return static_cast<size_t>((t.groups + t.panel_groups - 1) / t.panel_groups) * t.panel_groups;
+}
+QUANT_INLINE size_t expanded_tile_bytes(const TileShape& t) {
+    return static_cast<size_t>(t.blocks) * steps_per_block * step_bytes +
+           expanded_groups(t) * lanes * 2 * sizeof(float);
+}
+size_t scratch_int8(const TileShape& t) {
+    return weight_tiles * expanded_tile_bytes(t);
+}
+
+template <int Bits>
+QUANT_NOINLINE void expand(const TileShape& t, const uint8_t* tile, int index, uint8_t* scratch, Expanded* to) {
+    scratch += index * expanded_tile_bytes(t);
+    float* scales = reinterpret_cast<float*>(scratch);
+    float* offsets = scales + expanded_groups(t) * lanes;
+    uint8_t* codes = reinterpret_cast<uint8_t*>(offsets + expanded_groups(t) * lanes);
+    const bool has = has_offsets(t), zero_points = t.header == HeaderKind::integer;
+    to->scales[index] = scales;
+    to->offsets[index] = has ? offsets : nullptr;
+    to->codes[index] = Bits == 8 ? tile + t.header_bytes : codes;
+    to->panel_bytes = Bits == 8 ? t.panel_bytes : static_cast<size_t>(t.panel_blocks) * steps_per_block * step_bytes;
+    const uint8_t* panel = tile;
+    for (int left = t.blocks; left > 0; panel += t.panel_bytes) {
+        for (int g = 0; g < t.panel_groups; ++g, scales += lanes, offsets += lanes) {
+            GroupScale group = load_scale(t, panel, g);
+            Simd::store(scales, group.scale);
+            if (zero_points) group.offset = Simd::mul(Simd::sub(Simd::set(0), group.offset), group.scale);
+            if (has) Simd::store(offsets, group.offset);
+        }
+        const uint8_t* block = panel + t.header_bytes;
+        for (int b = 0; b < t.panel_blocks && left > 0; ++b, --left, block += t.block_bytes) {
+            if constexpr (Bits == 8) continue;
+            Bytes steps[steps_per_block];
+            load_block<Bits>(block, steps);
+            for (int s = 0; s < steps_per_block; ++s, codes += step_bytes) Simd::store_bytes(codes, steps[s]);
+        }
+    }
+}
+
+template <int Bits, Groups G, int C>
+QUANT_NOINLINE void multiply(const TileShape& t, const Expanded& w, const uint8_t* x, const LinearOutput& out,
+                             int first_row, int64_t first_tile) {
+    constexpr int T = weight_tiles;
+    Float y[T][C];
+    QUANT_UNROLL
+    for (int i = 0; i < T; ++i) {
+        QUANT_UNROLL
+        for (int c = 0; c < C; ++c) y[i][c] = Simd::set(0);
+    }
+    const bool offsets = w.offsets[0] != nullptr;
+    size_t at = 0, group = 0;  // of the panel's codes; of the group's scales
+    for (int left = t.blocks; left > 0; at += w.panel_bytes) {
+        size_t block = at;
+        for (int g = 0; g < t.panel_groups && left > 0; ++g, group += lanes) {
+            if constexpr (G == Groups::of_16) {
+                ++g;
+                QUANT_UNROLL
+                for (int h = 0; h < 2; ++h) {
+                    Int integer[T][C];
+                    QUANT_UNROLL
+                    for (int c = 0; c < C; ++c) {
+                        QUANT_UNROLL
+                        for (int i = 0; i < T; ++i)
+                            integer[i][c] = Simd::set_int(load_scalar_int(x + 36 * C + 4 * (C * h + c)));
+                    }
+                    dot<Bits, T, C, 4>(
+                        integer,
+                        [&](int i, int s) QUANT_INLINE_LAMBDA {
+                            return Simd::load_bytes(w.codes[i] + block + (4 * h + s) * step_bytes);
+                        },
+                        x + 16 * h);
+                    QUANT_UNROLL
+                    for (int i = 0; i < T; ++i) {
+                        const Float scale = Simd::load(w.scales[i] + group + h * lanes);
+                        QUANT_UNROLL
+                        for (int c = 0; c < C; ++c)
+                            y[i][c] = Simd::fma(
+                                Simd::mul(Simd::to_float(integer[i][c]), Simd::set(load_scalar(x + 32 * C + 4 * c))),
+                                scale, y[i][c]);
+                    }
+                }
+                group += lanes;
+                block += steps_per_block * step_bytes, x += int8_block_bytes * C, --left;
+            } else {
+                Float sum[T][C];
+                QUANT_UNROLL
+                for (int i = 0; i < T; ++i) {
+                    QUANT_UNROLL
+                    for (int c = 0; c < C; ++c) sum[i][c] = Simd::set(0);
+                }
+                for (int b = 0; b < (G == Groups::of_32 ? 1 : t.group_halves / 2) && left > 0; ++b, --left) {
+                    Int integer[T][C];
+                    QUANT_UNROLL
+                    for (int c = 0; c < C; ++c) {
+                        QUANT_UNROLL
+                        for (int i = 0; i < T; ++i) integer[i][c] = Simd::set_int(load_scalar_int(x + 36 * C + 4 * c));
+                    }
+                    dot<Bits, T, C, 8>(
+                        integer,
+                        [&](int i, int s)
+                            QUANT_INLINE_LAMBDA { return Simd::load_bytes(w.codes[i] + block + s * step_bytes); },
+                        x);
+                    QUANT_UNROLL
+                    for (int c = 0; c < C; ++c) {
+                        const Float scale = Simd::set(load_scalar(x + 32 * C + 4 * c));
+                        QUANT_UNROLL
+                        for (int i = 0; i < T; ++i)
+                            sum[i][c] = G == Groups::of_32 ? Simd::mul(Simd::to_float(integer[i][c]), scale)
+                                                           : Simd::fma(Simd::to_float(integer[i][c]), scale, sum[i][c]);
+                    }
+                    block += steps_per_block * step_bytes, x += int8_block_bytes * C;
+                }
+                QUANT_UNROLL
+                for (int i = 0; i < T; ++i) {
+                    const Float scale = Simd::load(w.scales[i] + group);
+                    QUANT_UNROLL
+                    for (int c = 0; c < C; ++c) y[i][c] = Simd::fma(sum[i][c], scale, y[i][c]);
+                }
+                if (offsets) {
+                    QUANT_UNROLL
+                    for (int i = 0; i < T; ++i) {
+                        const Float offset = Simd::load(w.offsets[i] + group);
+                        QUANT_UNROLL
+                        for (int c = 0; c < C; ++c)
+                            y[i][c] = Simd::fma(Simd::set(load_scalar(x - 4 * C + 4 * c)), offset, y[i][c]);
+                    }
+                }
+            }
+        }
+    }
+    QUANT_UNROLL
+    for (int c = 0; c < C; ++c) {
+        QUANT_UNROLL
+        for (int i = 0; i < T; ++i) store_output(out, first_row + c, first_tile + i, y[i][c]);
+    }
+}
+
+// f(std::integral_constant<int, C>) for C = count <= row_tile.
+template <int C = row_tile, class F>
+QUANT_INLINE auto with_count(int count, F f) {
+    if constexpr (C > 1) {
+        if (count < C) return with_count<C - 1>(count, f);
+    }
+    return f(std::integral_constant<int, C>{});
+}
+
+// What differs between weights: how their codes are read, and how sums are kept.
+struct Int8Functions {
+    Float (*multiply_row)(const TileShape&, const uint8_t* tile, const uint8_t* x);
+    void (*expand)(const TileShape&, const uint8_t* tile, int index, uint8_t* scratch, Expanded* to);
+    using Multiply = void (*)(const TileShape&, const Expanded&, const uint8_t* x, const LinearOutput&, int first_row,
+                              int64_t first_tile);
+    Multiply multiply[row_tile];  // [rows - 1]
+};
+
+template <int Bits, Groups G>
+Int8Functions int8_functions_of() {
+    // Codes of fewer bits may be taken as codes of more: the bound of their sums in 16 bits is only tighter.
+    constexpr int multiply_bits = Simd::fused_dot ? 8 : Bits == 5 || (Bits == 4 && G == Groups::of_16) ? 6 : Bits;
+    Int8Functions f{multiply_row<Bits, G>, expand<Bits>, {}};
+    for (int count = 1; count <= row_tile; ++count)
+        f.multiply[count - 1] = with_count(
+            count, [](auto c) -> Int8Functions::Multiply { return multiply<multiply_bits, G, decltype(c)::value>; });
+    return f;
+}
+
+template <int Bits>
+Int8Functions int8_functions(Groups groups) {
+    switch (groups) {
+        case Groups::of_16:
+            return int8_functions_of<Bits, Groups::of_16>();
+        case Groups::of_32:
+            return int8_functions_of<Bits, Groups::of_32>();
+        default:
+            return int8_functions_of<Bits, Groups::longer>();
+    }
+}
+
+Int8Functions int8_functions(const TileShape& t) {
+    switch (t.element) {
+        case Element::u4:
+            return int8_functions<4>(groups_of(t));
+        case Element::u5:
+            return int8_functions<5>(groups_of(t));
+        case Element::u6:
+            return int8_functions<6>(groups_of(t));
+        default:
+            return int8_functions<8>(groups_of(t));
+    }
+}
+
+// The tile `index` past `first` of a run, and past its end the last again, whose results are not stored.
+QUANT_INLINE const uint8_t* tile_or_last(const LinearWeights& weights, int tile, int end) {
+    return weights.tiles + (tile < end ? tile : end - 1) * weights.shape->tile_bytes;
+}
+// The output without the columns of tiles from `end` on.
+QUANT_INLINE LinearOutput output_before(LinearOutput out, int end) {
+    const int64_t rows = static_cast<int64_t>(end) * lanes;
+    if (out.rows > rows) out.rows = rows;
+    return out;
+}
+
+void linear_int8(const LinearWeights& weights, const LinearInput& in, const LinearOutput& all, int first_tile,
+                 int tiles, uint8_t* scratch) {
+    const TileShape& t = *weights.shape;
+    const Int8Functions functions = int8_functions(t);
+    const int end = first_tile + tiles;
+    const LinearOutput out = output_before(all, end);
+    if (in.rows == 1) {
+        for (int i = first_tile; i < end; ++i)
+            store_output(out, 0, i, functions.multiply_row(t, tile_or_last(weights, i, end), in.activations));
+        return;
+    }
+    const RowTiles rows = row_tiles(in.rows, row_tile);
+    for (int i = first_tile; i < end; i += weight_tiles) {
+        Expanded w;
+        for (int j = 0; j < weight_tiles; ++j) functions.expand(t, tile_or_last(weights, i + j, end), j, scratch, &w);
+        for (int r = 0; r < rows.tiles; ++r) {
+            const int first = tile_first(rows, r);
+            functions.multiply[tile_count(rows, r) - 1](t, w, in.activations + first * in.row_bytes, out, first, i);
+        }
+    }
+}
+
+// ---- a8w8: activations are int8 per row already, weights 8 bit with one scale a row
+// ------------------------------------
+//
+// Exact sums, then, each step rounded once:  y = (float(sum x (q - z)) * a) * s,  or with a minimum
+// y = (float(sum x q) * a) * s + (float(sum x) * a) * m.
+
+template <int C>
+QUANT_NOINLINE void multiply_s8(const TileShape& t, const uint8_t* const (&tiles)[weight_tiles], const uint8_t* x,
+                                const RowScale* rows, const LinearOutput& out, int first_row, int64_t first_tile) {
+    constexpr int T = weight_tiles;
+    Int sum[T][C];
+    QUANT_UNROLL
+    for (int c = 0; c < C; ++c) {
+        QUANT_UNROLL
+        for (int i = 0; i < T; ++i) sum[i][c] = Simd::set_int(-t.zero * rows[c].sum);
+    }
+    size_t block = t.header_bytes;
+    for (int b = 0; b < t.blocks; ++b, block += steps_per_block * step_bytes, x += block_cols * C)
+        dot<8, T, C, 8>(
+            sum, [&](int i, int s) QUANT_INLINE_LAMBDA { return Simd::load_bytes(tiles[i] + block + s * step_bytes); },
+            x);
+    QUANT_UNROLL
+    for (int i = 0; i < T; ++i) {
+        const GroupScale w = load_scale(t, tiles[i], 0);
+        QUANT_UNROLL
+        for (int c = 0; c < C; ++c) {
+            const Float a = Simd::set(rows[c].scale);
+            if (t.header == HeaderKind::integer)
+                sum[i][c] = Simd::sub(sum[i][c], Simd::mul(Simd::set_int(rows[c].sum), Simd::round(w.offset)));
+            Float y = Simd::mul(Simd::mul(Simd::to_float(sum[i][c]), a), w.scale);
+            if (t.header == HeaderKind::minimum)
+                y = Simd::add(y, Simd::mul(Simd::mul(Simd::set(static_cast<float>(rows[c].sum)), a), w.offset));
+            store_output(out, first_row + c, first_tile + i, y);
+        }
+    }
+}
+
+void linear_s8(const LinearWeights& weights, const LinearInput& in, const LinearOutput& all, int first_tile, int tiles,
+               uint8_t*) {
+    const int end = first_tile + tiles;
+    const LinearOutput out = output_before(all, end);
+    const RowTiles rows = row_tiles(in.rows, row_tile);
+    for (int i = first_tile; i < end; i += weight_tiles) {
+        const uint8_t* packed[weight_tiles];
+        for (int j = 0; j < weight_tiles; ++j) packed[j] = tile_or_last(weights, i + j, end);
+        for (int r = 0; r < rows.tiles; ++r) {
+            const int first = tile_first(rows, r);
+            with_count(tile_count(rows, r), [&](auto count) QUANT_INLINE_LAMBDA {
+                multiply_s8<decltype(count)::value>(*weights.shape, packed, in.activations + first * in.row_bytes,
+                                                    in.row_scales + first, out, first, i);
+            });
+        }
+    }
+}
