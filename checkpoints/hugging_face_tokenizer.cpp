@@ -84,7 +84,8 @@ class TokenizerFile {
         }
         m.set("tokenizer.ggml.model", model_name_);
         m.set("tokenizer.ggml.add_space_prefix", add_space_prefix_);
-        if (model_.boolean("ignore_merges", false)) m.set("tokenizer.ggml.ignore_merges", true);
+        if (!prefix_scheme_.empty()) m.set("tokenizer.ggml.space_prefix_scheme", prefix_scheme_);
+        if (model_name_ == "gpt2") m.set("tokenizer.ggml.ignore_merges", model_.boolean("ignore_merges", false));
         m.set("tokenizer.ggml.tokens", std::move(tokens_));
         m.set("tokenizer.ggml.token_type", std::move(types_));
         m.set("tokenizer.ggml.merges", std::move(merges_));
@@ -168,6 +169,7 @@ class TokenizerFile {
             const std::string scheme =
                 p.text("prepend_scheme", p.boolean("add_prefix_space", true) ? "first" : "never");
             add_space_prefix_ = scheme != "never";
+            if (add_space_prefix_) prefix_scheme_ = scheme;
         }
         if (!replaces) root_.unsupported("a byte-fallback tokenizer that does not mark spaces is not supported");
     }
@@ -221,7 +223,7 @@ class TokenizerFile {
     JsonObject root_, model_;
     std::vector<std::string> tokens_, merges_, added_;
     std::vector<int64_t> types_, added_ids_;
-    std::string model_name_, split_rule_;
+    std::string model_name_, split_rule_, prefix_scheme_;
     bool add_space_prefix_ = false, template_eos_ = false;
     int64_t template_bos_ = -1;
 };

@@ -13,6 +13,10 @@
 
 namespace quant {
 
+// Where encode puts a space in front of a stretch of text. The last two are Hugging Face's Metaspace schemes, which
+// leave a stretch alone that starts with a space.
+enum class SpacePrefix { never, every_stretch, always, first };
+
 struct Tokenizer::Parts {
     Parts(Vocabulary::Spelling spelling, const std::vector<std::string>& tokens, std::vector<TokenType> types)
         : vocabulary(spelling, tokens, std::move(types)), added(vocabulary) {}
@@ -24,7 +28,7 @@ struct Tokenizer::Parts {
     bool byte_level = false;
     SplitRule split = SplitRule::gpt2;  // byte level only
     bool ignore_merges = false;         // byte level only: a piece that is a token is not merged
-    bool space_prefix = false;
+    SpacePrefix space_prefix = SpacePrefix::never;
     bool words_start_at_spaces = false;  // no token has a space after something else
     bool add_bos = false, add_eos = false;
     int32_t bos = -1, eos = -1, unknown = -1;
@@ -159,6 +163,15 @@ SplitRule read_split(const std::string& name) {
          "tokenizer.ggml.pre \"" + name + "\" is not a splitting rule known here (llama-bpe, qwen2, gpt-2)");
 }
 
+SpacePrefix read_space_prefix(const Metadata& metadata, bool byte_level) {
+    if (!metadata.boolean(key("add_space_prefix"), !byte_level)) return SpacePrefix::never;
+    std::string scheme = metadata.text(key("space_prefix_scheme"), byte_level ? "always" : "");
+    if (scheme == "first") return SpacePrefix::first;
+    if (scheme == "always") return SpacePrefix::always;
+    if (scheme.empty()) return SpacePrefix::every_stretch;
+    fail(QUANT_ERR_UNSUPPORTED, key("space_prefix_scheme") + " \"" + scheme + "\" is not known here (first, always)");
+}
+
 bool spaces_start_words(const Vocabulary& vocabulary) {
     for (int32_t id = 0; id < vocabulary.size(); ++id) {
         std::string_view text = vocabulary.text(id);
@@ -192,10 +205,12 @@ class Encoder {
   public:
     Encoder(const Parts& parts, std::vector<int32_t>& out) : parts_(parts), vocabulary_(parts.vocabulary), out_(out) {}
 
-    // A stretch of text between added tokens.
-    void stretch(std::string_view text) {
+    // A stretch of text between added tokens; `first`: the text starts with it.
+    void stretch(std::string_view text, bool first) {
         in_unknown_ = false;
+        bool spaced = needs_space(text, first);
         if (parts_.byte_level) {
+            if (spaced) text = spelled_.assign(" ").append(text);
             while (!text.empty()) {
                 size_t n = first_piece(parts_.split, text);
                 word(text.substr(0, n));
@@ -203,8 +218,7 @@ class Encoder {
             }
             return;
         }
-        spelled_.clear();
-        if (parts_.space_prefix) spelled_ += ' ';
+        spelled_.assign(spaced ? " " : "");
         vocabulary_.unspell(text, spelled_);  // a literal U+2581 is a space, too
         text = spelled_;
         while (!text.empty()) {
@@ -219,6 +233,13 @@ class Encoder {
     }
 
   private:
+    bool needs_space(std::string_view text, bool first) const {
+        if (parts_.space_prefix == SpacePrefix::never) return false;
+        if (parts_.space_prefix == SpacePrefix::every_stretch) return true;
+        bool has_one = text[0] == ' ' || (!parts_.byte_level && text.substr(0, 3) == "\xE2\x96\x81");
+        return !has_one && (first || parts_.space_prefix == SpacePrefix::always);
+    }
+
     // Text that no merge crosses the borders of.
     void word(std::string_view text) {
         if (parts_.ignore_merges) {
@@ -343,7 +364,7 @@ std::unique_ptr<Tokenizer> Tokenizer::create(const Metadata& metadata, int64_t v
     parts->ignore_merges = byte_level && metadata.boolean(key("ignore_merges"), llama3);
     parts->add_bos = metadata.boolean(key("add_bos_token"), llama3 || !byte_level);
     parts->add_eos = metadata.boolean(key("add_eos_token"), false);
-    parts->space_prefix = !byte_level && metadata.boolean(key("add_space_prefix"), true);
+    parts->space_prefix = read_space_prefix(metadata, byte_level);
     parts->words_start_at_spaces = !byte_level && spaces_start_words(v);
     parts->bos = read_id(metadata, "bos_token_id", count);
     parts->eos = read_id(metadata, "eos_token_id", count);
@@ -367,7 +388,7 @@ std::vector<int32_t> Tokenizer::encode(const std::string& text, bool add_special
     std::string_view all = text;
     for (size_t at = 0; at < all.size();) {
         AddedTokens::Match match = parts_->added.find(all, at, parse_special);
-        if (match.at != at) encoder.stretch(all.substr(at, match.at - at));
+        if (match.at != at) encoder.stretch(all.substr(at, match.at - at), at == 0);
         if (match.token >= 0) out.push_back(match.token);
         at = match.at + match.size;
     }
@@ -385,7 +406,8 @@ std::string Tokenizer::piece(int32_t token, bool special) const {
 std::string Tokenizer::decode(const std::vector<int32_t>& tokens, bool special) const {
     std::string text;
     for (int32_t token : tokens) text += piece(token, special);
-    if (parts_->space_prefix && !text.empty() && text[0] == ' ') text.erase(0, 1);
+    bool strip = parts_->space_prefix != SpacePrefix::never && !parts_->byte_level;
+    if (strip && !text.empty() && text[0] == ' ') text.erase(0, 1);
     return text;
 }
 

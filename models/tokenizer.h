@@ -5,10 +5,12 @@
 //   tokenizer.ggml.pre    "llama-bpe" (Llama 3), "qwen2", "gpt-2" / "default": tokenizer_split.h
 //   tokenizer.ggml.tokens, .scores, .token_type, .merges, .bos_token_id, .eos_token_id, .eot_token_id,
 //   .eos_token_ids (ours: every id that ends generation), .unknown_token_id, .add_bos_token, .add_eos_token,
-//   .add_space_prefix, .ignore_merges
+//   .add_space_prefix, .space_prefix_scheme (ours: "always" or "first", as Hugging Face's Metaspace has it),
+//   .ignore_merges
 // The text is first cut at added tokens (user-defined ones always; control and unknown tokens only if parse_special):
 // at each place the longest that stands there. The space that add_space_prefix asks for goes before every stretch of
-// text between them, as the models' own tokenizers do.
+// text between them; with a space_prefix_scheme, only before one that does not start with a space, and with "first"
+// only where the text starts.
 //
 // Text is taken as it is: there is no Unicode normalisation, also for Qwen2, whose original normalises to NFC first.
 // Composed text (what keyboards and almost all files hold) gives the same ids; decomposed text gives other ids of the
