@@ -127,11 +127,7 @@ struct Device {
     void (*append)(std::vector<Kernel>& table, bool exact);
 };
 void append_none(std::vector<Kernel>&, bool) {}
-#if !__has_include("backends/cpu/kernels.cpp")
-#define append_avx512_kernels append_none
-#define append_avx2_kernels append_none
-#define append_baseline_kernels append_none
-#endif
+
 const Device devices[] = {
 #ifdef QUANT_X86_64
     {"cpu:avx512", &Processor::lacks_avx512, append_avx512_kernels},

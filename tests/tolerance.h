@@ -33,9 +33,10 @@ inline double rmsnorm(int64_t n, double y) {
     return (static_cast<double>(n) / 2 + 8) * u * std::fabs(y);
 }
 
-// exp of a float32 kernel is good to a few ulps; far out the result is denormal or zero.
-inline double silu_mul(double y) {
-    return 32 * u * std::fabs(y) + 1e-36;
+// exp of a float32 kernel is good to a few ulps, but may stop falling at the smallest normal number, 2^-126; `product`
+// is gate * up.
+inline double silu_mul(double y, double product) {
+    return 32 * u * std::fabs(y) + std::fabs(product) * std::ldexp(1, -124);
 }
 
 // a * cos + b * sin, with `magnitude` the sum of both products' absolute values.
