@@ -4,10 +4,12 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <mutex>
 #include <string>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 #ifdef __linux__
 #include <sched.h>
@@ -89,6 +91,7 @@ struct ThreadPool::Impl {
     Function function = nullptr;
     void* arg = nullptr;
     uint32_t items = 0;
+    std::exception_ptr failure;  // the first that an item threw
 
     alignas(64) std::atomic<uint32_t> state{0};  // generation | open | workers that are active in it
     alignas(64) std::atomic<uint32_t> next{0};   // the next item
@@ -124,7 +127,13 @@ struct ThreadPool::Impl {
         for (;;) {
             uint32_t item = next.fetch_add(1, std::memory_order_relaxed);
             if (item >= items) return;
-            function(arg, static_cast<int>(item), slot);
+            try {
+                function(arg, static_cast<int>(item), slot);
+            } catch (...) {
+                next.store(items, std::memory_order_relaxed);  // the items left are not begun
+                std::lock_guard<std::mutex> lock(sleep_mutex);
+                if (!failure) failure = std::current_exception();
+            }
         }
     }
 
@@ -195,6 +204,7 @@ void ThreadPool::run(int items, Function f, void* arg) {
     } else {
         pool.fork_join();
     }
+    if (pool.failure) std::rethrow_exception(std::exchange(pool.failure, nullptr));
 }
 
 }  // namespace quant

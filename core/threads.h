@@ -17,8 +17,9 @@ class ThreadPool {
 
     int threads() const;  // slots are 0 .. threads()-1
 
-    // Runs f(item, slot) for every item in [0, items), dynamically scheduled; no two calls with one slot overlap. f
-    // must not throw. Returns when all are done. Concurrent callers take turns.
+    // Runs f(item, slot) for every item in [0, items), dynamically scheduled; no two calls with one slot overlap. When
+    // f throws, items that have not begun are left out and the first exception comes out of here. Returns when all are
+    // done. Concurrent callers take turns.
     template <class F>
     void parallel(int items, F&& f) {
         run(items, [](void* arg, int item, int slot) { (*static_cast<std::remove_reference_t<F>*>(arg))(item, slot); },

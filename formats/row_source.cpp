@@ -41,28 +41,29 @@ WeightView row_view(const WeightView& w, int64_t row) {
 }
 
 RowSource::RowSource(const WeightView& view, const Format& target)
-    : view_(view), target_(target), same_(target == view.format), encoder_(target, view.rows, view.cols) {
-    if (same_) return;
+    : view_(view), target_(target) {
+    if (target == view.format) return;
+    encoder_.emplace(target, view.rows, view.cols);
     scales_.resize(scales_bytes(target, view.rows, view.cols));
     zeros_.resize(zeros_bytes(target, view.rows, view.cols));
-    if (!encoder_.needs_observation()) return;
+    if (!encoder_->needs_observation()) return;
     std::vector<float> values(static_cast<size_t>(view.cols));
     for (int64_t r = 0; r < view.rows; ++r) {
         decode_row(view_, r, values.data());
-        encoder_.observe(r, values.data());
+        encoder_->observe(r, values.data());
     }
 }
 
 size_t RowSource::scratch_bytes() const {
-    return same_ ? 0 : align64(codes_row_bytes(target_, view_.cols)) + static_cast<size_t>(view_.cols) * sizeof(float);
+    return !encoder_ ? 0 : align64(codes_row_bytes(target_, view_.cols)) + static_cast<size_t>(view_.cols) * sizeof(float);
 }
 
 WeightView RowSource::row(int64_t row, uint8_t* scratch) {
-    if (same_) return row_view(view_, row);
+    if (!encoder_) return row_view(view_, row);
     const size_t code_bytes = codes_row_bytes(target_, view_.cols);
     float* values = reinterpret_cast<float*>(scratch + align64(code_bytes));
     decode_row(view_, row, values);
-    encoder_.encode_row(row, values, scratch, scales_.data(), zeros_.data());
+    encoder_->encode_row(row, values, scratch, scales_.data(), zeros_.data());
     WeightView one{target_, 1, view_.cols, scratch, scales_.data(), zeros_.data(), 0};
     move_parameters(one, view_.rows, row);
     return one;

@@ -1,5 +1,6 @@
 // Rows of a matrix in another format than it is stored in: THE decode, then THE encode, row by row and on any thread.
 #pragma once
+#include <optional>
 #include <vector>
 
 #include "formats/encode.h"
@@ -23,8 +24,7 @@ class RowSource {
   private:
     WeightView view_;
     Format target_;
-    bool same_;
-    Encoder encoder_;
+    std::optional<Encoder> encoder_;  // if the formats differ
     std::vector<uint8_t> scales_, zeros_;
 };
 
