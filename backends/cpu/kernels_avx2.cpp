@@ -9,11 +9,16 @@ namespace {
 
 #include "backends/cpu/simd_avx2.h"
 constexpr int row_tile = 4, weight_tiles = 1;  // 4 sums in 16 bits, 4 in 32 bits or float, 4 outputs, of 16 registers
-#include "backends/cpu/attention.inl"
+// In this order: each uses what is above it.
 #include "backends/cpu/codes.inl"
-#include "backends/cpu/linear_float.inl"
+//
 #include "backends/cpu/linear_int8.inl"
+//
+#include "backends/cpu/linear_float.inl"
+//
 #include "backends/cpu/rowwise.inl"
+//
+#include "backends/cpu/attention.inl"
 
 }  // namespace
 

@@ -10,11 +10,16 @@ namespace {
 #include "backends/cpu/simd_avx512.h"
 constexpr int row_tile = 6,
               weight_tiles = 2;  // 12 integer and 12 float sums, 2 weights, an activation: 27 of 32 registers
-#include "backends/cpu/attention.inl"
+// In this order: each uses what is above it.
 #include "backends/cpu/codes.inl"
-#include "backends/cpu/linear_float.inl"
+//
 #include "backends/cpu/linear_int8.inl"
+//
+#include "backends/cpu/linear_float.inl"
+//
 #include "backends/cpu/rowwise.inl"
+//
+#include "backends/cpu/attention.inl"
 
 }  // namespace
 

@@ -10,11 +10,16 @@ namespace {
 
 #include "backends/cpu/simd_portable.h"
 constexpr int row_tile = 2, weight_tiles = 1;
-#include "backends/cpu/attention.inl"
+// In this order: each uses what is above it.
 #include "backends/cpu/codes.inl"
-#include "backends/cpu/linear_float.inl"
+//
 #include "backends/cpu/linear_int8.inl"
+//
+#include "backends/cpu/linear_float.inl"
+//
 #include "backends/cpu/rowwise.inl"
+//
+#include "backends/cpu/attention.inl"
 
 }  // namespace
 
