@@ -429,7 +429,9 @@ quant_status quant_chat_format(const quant_model* m, const quant_message* messag
             list.push_back({messages[i].role, messages[i].content});
         }
         const std::string bos = tokenizer.bos() >= 0 ? tokenizer.piece(tokenizer.bos(), true) : std::string();
-        give_array(format_chat(model.chat_template(), bos, list, add_reply != 0), out, cap, needed);
+        const std::string* jinja = model.metadata_text("tokenizer.chat_template");
+        give_array(render_chat(jinja ? *jinja : std::string(), bos, tokenizer.adds_bos(), list, add_reply != 0), out,
+                   cap, needed);
     });
 }
 
