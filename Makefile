@@ -88,7 +88,7 @@ bench:
 	@$(call COMPILE,quant_bench)
 	$(BUILD)/quant_bench $(BENCH_FLAGS)
 
-SOURCES = $(shell git ls-files '*.cpp' '*.h' '*.c')
+SOURCES = $(shell git ls-files '*.cpp' '*.h' '*.c' '*.inl')
 format:
 	clang-format -i $(SOURCES)
 format-check:

@@ -12,6 +12,10 @@ if(TARGET quant_cli)
   install(TARGETS quant_cli RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endif()
 
+set(QUANT_CXX_RUNTIME "-lstdc++")  # what a program that is linked as C needs
+if(APPLE OR CMAKE_CXX_FLAGS MATCHES "-stdlib=libc\\+\\+")
+  set(QUANT_CXX_RUNTIME "-lc++")
+endif()
 configure_package_config_file(cmake/quantConfig.cmake.in ${CMAKE_CURRENT_BINARY_DIR}/quantConfig.cmake
                               INSTALL_DESTINATION ${QUANT_PACKAGE_DIR})
 write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/quantConfigVersion.cmake COMPATIBILITY SameMinorVersion)
@@ -20,13 +24,8 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/quantConfig.cmake ${CMAKE_CURRENT_BINA
 
 file(RELATIVE_PATH QUANT_PC_PREFIX /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
 
-# What a C program needs beside libquant.a: the C++ library that this compiler uses, and threads.
 set(QUANT_PC_LIBS_PRIVATE "")
 set(QUANT_PC_CFLAGS "")
-set(QUANT_CXX_RUNTIME "-lstdc++")
-if(APPLE OR CMAKE_CXX_FLAGS MATCHES "-stdlib=libc\\+\\+")
-  set(QUANT_CXX_RUNTIME "-lc++")
-endif()
 if(BUILD_SHARED_LIBS)
   set(QUANT_PC_CFLAGS "-DQUANT_SHARED")
 else()

@@ -23,7 +23,7 @@ expect() { # NAME COMMAND...: prints the text that the others print
 
 for kind in static shared; do
     prefix=$build/$kind-prefix
-    rm -rf "$prefix" "$build/$kind-moved" "$build/$kind-consumer"
+    rm -rf "$prefix" "$build/$kind-moved" "$build/$kind-C" "$build/$kind-CXX"
     # shellcheck disable=SC2086
     quietly cmake -S "$source" -B "$build/$kind" $generator $launcher -DCMAKE_BUILD_TYPE=Release -DQUANT_BUILD_TESTS=OFF \
         -DBUILD_SHARED_LIBS="$([ $kind = shared ] && echo ON || echo OFF)"
@@ -38,11 +38,12 @@ for kind in static shared; do
     export LD_LIBRARY_PATH DYLD_LIBRARY_PATH PKG_CONFIG_PATH
 
     expect "$kind command" "$prefix/bin/quant" run "$model" -p Once -n 8 --temp 0 2>"$build/statistics"
-    # shellcheck disable=SC2086
-    quietly cmake -S "$here/cmake" -B "$build/$kind-consumer" $generator -DCMAKE_PREFIX_PATH="$prefix"
-    quietly cmake --build "$build/$kind-consumer"
-    expect "$kind find_package, C" "$build/$kind-consumer/consumer_c" "$model"
-    expect "$kind find_package, C++" "$build/$kind-consumer/consumer_cpp" "$model"
+    for language in C CXX; do
+        # shellcheck disable=SC2086
+        quietly cmake -S "$here/cmake" -B "$build/$kind-$language" $generator -DCMAKE_PREFIX_PATH="$prefix" -DLANGUAGE=$language
+        quietly cmake --build "$build/$kind-$language"
+        expect "$kind find_package, $language" "$build/$kind-$language/consumer" "$model"
+    done
 
     flags=$([ $kind = static ] && echo --static || true)
     # shellcheck disable=SC2046,SC2086
