@@ -142,6 +142,7 @@ std::unique_ptr<MergeTable> read_merges(const Vocabulary& vocabulary, const std:
             texts.push_back(all.substr(line.start, line.end - line.start));
         }
         vocabulary.find_all(texts, ids);
+        for (size_t i = 0; i < lines.size(); ++i) table->prefetch(ids[3 * i], ids[3 * i + 1]);
         for (size_t i = 0; i < lines.size(); ++i) {
             int32_t left = ids[3 * i], right = ids[3 * i + 1], merged = ids[3 * i + 2];
             if (left < 0) left = named_byte(vocabulary, lines[i].left);
@@ -275,8 +276,7 @@ class Encoder {
         word_.clear();
         const char* end = text.data() + text.size();
         for (uint32_t at = 0; at < text.size();) {
-            uint32_t size = 1;
-            if (!parts_.byte_level) size = std::max<uint32_t>(1, character_size(text.data() + at, end));
+            uint32_t size = parts_.byte_level ? 1 : character_size(text.data() + at, end);
             std::string_view character = text.substr(at, size);
             int32_t token =
                 size == 1 ? vocabulary_.find_piece(static_cast<uint8_t>(text[at])) : vocabulary_.find_piece(character);

@@ -20,12 +20,15 @@ class MergeTable {
     explicit MergeTable(size_t merges);                  // room for this many
     void add(int32_t left, int32_t right, Merge merge);  // the first of two for one pair counts
     Merge find(int32_t left, int32_t right) const;
+    // Starts to fetch the pair's place from memory, for an add() that comes soon.
+    void prefetch(int32_t left, int32_t right) const;
 
   private:
     struct Slot {
         int32_t left, right;
         Merge merge;
     };
+    size_t home(int32_t left, int32_t right) const;
     size_t slot(int32_t left, int32_t right) const;
 
     std::vector<Slot> slots_;  // open addressing; merge.token -1 = free
