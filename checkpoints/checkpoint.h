@@ -16,17 +16,17 @@ struct TensorInfo {
     Format format;
     int64_t rows = 0, cols = 0;  // a vector of n values is rows = n, cols = 1 (F32, F16, BF16 only)
     bool vector = false;
-    int64_t head_rows = 0;                              // see WeightView
-    size_t file = 0;                                    // which of the checkpoint's files
+    int64_t head_rows = 0;                               // see WeightView
+    size_t file = 0;                                     // which of the checkpoint's files
     uint64_t codes_at = 0, scales_at = 0, zeros_at = 0;  // byte offsets there; sizes follow from the format
 };
 
 class Checkpoint {
   public:
     Metadata metadata;
-    std::vector<TensorInfo> tensors;           // every tensor's bytes were checked to lie inside its file
+    std::vector<TensorInfo> tensors;  // every tensor's bytes were checked to lie inside its file
     std::vector<std::unique_ptr<File>> files;
-    std::string kind;                          // "GGUF" | "Hugging Face"
+    std::string kind;  // "GGUF" | "Hugging Face"
     uint64_t tensor_bytes() const;
 
     const TensorInfo* find(const std::string& name) const;  // null if absent; O(log n)

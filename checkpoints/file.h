@@ -26,7 +26,7 @@ class File {
 };
 
 std::unique_ptr<File> open_file(const std::string& path, bool map);
-std::unique_ptr<File> open_descriptor(int fd, bool map);  // does not take the descriptor over
+std::unique_ptr<File> open_descriptor(int fd, bool map);            // does not take the descriptor over
 std::unique_ptr<File> open_memory(const void* bytes, size_t size);  // not copied: must outlive the File
 
 }  // namespace quant

@@ -9,8 +9,8 @@
 
 namespace quant {
 
-using MetadataValue = std::variant<uint64_t, int64_t, double, bool, std::string, std::vector<int64_t>, std::vector<double>,
-                                   std::vector<std::string>>;
+using MetadataValue = std::variant<uint64_t, int64_t, double, bool, std::string, std::vector<int64_t>,
+                                   std::vector<double>, std::vector<std::string>>;
 
 class Metadata {
   public:

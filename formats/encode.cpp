@@ -123,7 +123,7 @@ void convert(Element e, const float* values, int64_t n, uint8_t* out) {
 
 }  // namespace
 
-Encoder::Encoder(const Format& format, int64_t rows, int64_t cols) : format_(format), rows_(rows), cols_(cols) {
+Encoder::Encoder(const Format& format, int64_t rows, int64_t cols) : format_(format), cols_(cols) {
     const bool centred = format.zero_point == 1 << (element_bits(format.element) - 1);
     if (!format_valid(format) || format.storage != Storage::planar || (format.zero == Zero::constant && !centred))
         fail(QUANT_ERR_UNSUPPORTED, "format " + format_name(format) + " cannot be encoded; choose another format");

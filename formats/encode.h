@@ -34,7 +34,7 @@ class Encoder {
 
   private:
     Format format_;
-    int64_t rows_, cols_;
+    int64_t cols_;
     std::vector<Range> observed_;  // per tensor, or per block
 };
 

@@ -22,6 +22,8 @@ class Error : public std::exception {
 };
 
 // One line: what is wrong with what, and what to do.
-[[noreturn]] inline void fail(quant_status status, std::string message) { throw Error(status, std::move(message)); }
+[[noreturn]] inline void fail(quant_status status, std::string message) {
+    throw Error(status, std::move(message));
+}
 
 }  // namespace quant

@@ -29,7 +29,9 @@ struct Format {
     Storage storage = Storage::planar;
 };
 bool operator==(const Format& a, const Format& b);
-inline bool operator!=(const Format& a, const Format& b) { return !(a == b); }
+inline bool operator!=(const Format& a, const Format& b) {
+    return !(a == b);
+}
 
 // Canonical text, and back:  ELEMENT[:tensor|:channel|:gN|:bN][:SCALE][:zN|:zp|:min][:ggml]
 // with SCALE = f32 | f16 | bf16 | u6*f16/256 | s8*f16/256 (nested: code * float per N columns).
@@ -38,7 +40,7 @@ std::string format_name(const Format& f);
 bool format_parse(const std::string& text, Format* out);  // false: not a format, or a point nothing implements
 bool format_valid(const Format& f);
 
-bool is_float(Element e);    // f32, f16, bf16: decoded by conversion alone
+bool is_float(Element e);  // f32, f16, bf16: decoded by conversion alone
 int element_bits(Element e);
 size_t float_type_bytes(FloatType t);
 
