@@ -188,22 +188,22 @@ TEST_CASE("a saved model computes what the loaded one does, from path, descripto
         quant_generate_options g{};
         g.max_tokens = 24;
         const std::string expected = generate(loaded.m, "One day, a fox", g).text;
-        auto check = [&](quant_status status, quant_model* opened) {
+        quant_model* opened = nullptr;
+        auto check = [&](quant_status status) {
             INFO(error.message);
             REQUIRE(status == QUANT_OK);
             Model owner{opened};
             CHECK(generate(opened, "One day, a fox", g).text == expected);
         };
-        quant_model* m = nullptr;
-        check(quant_model_open(&m, nullptr, file.path.c_str(), nullptr, &error), m);
-        check(quant_model_open_memory(&m, nullptr, bytes.data(), bytes.size(), nullptr, &error), m);
+        check(quant_model_open(&opened, nullptr, file.path.c_str(), nullptr, &error));
+        check(quant_model_open_memory(&opened, nullptr, bytes.data(), bytes.size(), nullptr, &error));
         quant_model_options unmapped = options_with(nullptr);
         unmapped.no_mmap = 1;
-        check(quant_model_open(&m, nullptr, file.path.c_str(), &unmapped, &error), m);
+        check(quant_model_open(&opened, nullptr, file.path.c_str(), &unmapped, &error));
 #ifndef _WIN32
         const int fd = open(file.path.c_str(), O_RDONLY);
         REQUIRE(fd >= 0);
-        check(quant_model_open_fd(&m, nullptr, fd, nullptr, &error), m);
+        check(quant_model_open_fd(&opened, nullptr, fd, nullptr, &error));
         close(fd);
 #endif
     }
