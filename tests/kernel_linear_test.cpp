@@ -177,23 +177,30 @@ bool accepts_linear(const Kernel& kernel, const HostWeight& w, ValueType in) {
     return accepts(kernel, {}, &weight, value(in, w.cols), value(ValueType::f32, w.rows));
 }
 
-// The first n rows of x through a kernel. `first` is added by linear_add.
-Matrix compute(Device& device, const Kernel& kernel, const HostWeight& w, const Input& x, const Matrix& first, int n,
-               int max_rows) {
-    Run run(device);
-    const Weight weight = run.weight(w, kernel.weights, activation_of(x.type));
-    Matrix empty(std::max(x.rows(), n), w.rows, w.rows % 5);
-    const Operand out = run.put(empty);
-    std::vector<Operand> in = {x.put(run)};
-    if (kernel.op == Op::linear_add) in.push_back(run.put(first));
-    run.node(kernel, {}, &weight, in, out, plain_step(n), max_rows);
-    Matrix y = run.get_matrix(out, empty.rows);
-    for (int r = 0; r < y.rows; ++r)  // nothing but the n rows was written
-        for (int64_t c = r < n ? y.cols : 0; c < y.cols + y.gap; ++c)
-            if (!std::isnan(y.row(r)[c]))
-                FAIL("row " << r << " column " << c << " is outside of the result but was written");
-    return y;
-}
+// A linear ready to run; `first` is added by linear_add.
+struct Linear {
+    Linear(Device& device, const Kernel& kernel, const HostWeight& w, const Input& x, const Matrix& first)
+        : kernel(kernel), run(device), weight(run.weight(w, kernel.weights, activation_of(x.type))), most(x.rows()) {
+        in.push_back(x.put(run));
+        if (kernel.op == Op::linear_add) in.push_back(run.put(first));
+    }
+    // Of the first n rows.
+    Matrix compute(int n, int max_rows) {
+        const Operand out = run.put(Matrix(most, weight.rows, weight.rows % 5));
+        run.node(kernel, {}, &weight, in, out, plain_step(n), max_rows);
+        Matrix y = run.get_matrix(out, most);
+        for (int r = 0; r < y.rows; ++r)  // nothing but the n rows was written
+            for (int64_t c = r < n ? y.cols : 0; c < y.cols + y.gap; ++c)
+                if (!std::isnan(y.row(r)[c]))
+                    FAIL("row " << r << " column " << c << " is outside of the result but was written");
+        return y;
+    }
+    const Kernel& kernel;
+    Run run;
+    Weight weight;
+    std::vector<Operand> in;
+    int most;
+};
 
 // y against the expected rows: the largest error in terms of what is allowed (0 where only equality is).
 double worst_error(const Matrix& y, int n, const Expected& e, const Matrix* first, bool rounding) {
@@ -227,24 +234,24 @@ void check_kernels(Rig& rig, const HostWeight& w, const Input& x, bool thorough,
                 const Matrix first = random_matrix(x.rows(), w.rows, 2, random);
                 const Matrix* added = op == Op::linear_add ? &first : nullptr;
                 const int most = x.rows();
-                const Matrix all = compute(tested->device, *kernel, w, x, first, most, most);
+                Linear linear(tested->device, *kernel, w, x, first);
+                const Matrix all = linear.compute(most, most);
                 REQUIRE(worst_error(all, most, expected, added, rounding) <= 1);
                 if (!thorough) continue;
                 for (int n : {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 31, 64}) {
                     if (n >= most) break;
                     INFO(n << " rows");
-                    const Matrix y = compute(tested->device, *kernel, w, x, first, n, n % 2 ? n : most);
-                    REQUIRE(worst_error(y, n, expected, added, rounding) <= 1);
+                    const Matrix y = linear.compute(n, n % 2 ? n : most);
                     for (int i = 0; i < n; ++i) REQUIRE(same_bits(y.row(i), all.row(i), w.rows));
                 }
                 for (int row : {most / 2, most - 1}) {  // alone, as in a batch
                     Matrix one_first(1, w.rows);
                     std::copy_n(first.row(row), w.rows, one_first.row(0));
-                    const Matrix y = compute(tested->device, *kernel, w, one_row(x, row), one_first, 1, 1);
+                    const Matrix y = Linear(tested->device, *kernel, w, one_row(x, row), one_first).compute(1, 1);
                     REQUIRE(same_bits(y.row(0), all.row(row), w.rows));
                 }
                 for (Device* device : {&tested->one_thread, &tested->three_threads}) {
-                    const Matrix y = compute(*device, *kernel, w, x, first, most, most);
+                    const Matrix y = Linear(*device, *kernel, w, x, first).compute(most, most);
                     for (int i = 0; i < most; ++i) REQUIRE(same_bits(y.row(i), all.row(i), w.rows));
                 }
             }

@@ -377,15 +377,15 @@ WithCache compute_cached(Device& device, const Kernel& kernel, const Node& node,
 struct Heads {
     int heads, kv_heads, head_dim;
 };
-const Heads head_shapes[] = {{4, 2, 64}, {3, 3, 128}, {8, 1, 80}, {2, 2, 20}, {6, 2, 32}, {4, 4, 96}};
+const Heads head_shapes[] = {{4, 2, 64}, {1, 1, 128}, {5, 1, 80}, {2, 2, 20}, {3, 3, 16}, {2, 1, 96}};
 const std::vector<std::vector<CacheRig::Part>> step_parts = {{{0, 1}},
                                                              {{63, 1}},
                                                              {{64, 1}},
                                                              {{200, 1}},
                                                              {{0, 5}},
-                                                             {{0, 130}},
+                                                             {{0, 100}},
                                                              {{61, 7}},
-                                                             {{150, 70}},
+                                                             {{90, 50}},
                                                              {{5, 1}, {70, 1}, {0, 1}, {129, 1}},
                                                              {{0, 40}, {90, 1}, {30, 3}}};
 
@@ -508,7 +508,7 @@ TEST_CASE("attention kernels and the reference against the textbook", "[kernels]
     auto devices = tested_devices();
     Random random(16);
     for (const Heads& h : head_shapes)
-        for (int window : {0, 1, 50, 64, 100})
+        for (int window : {0, 1, 50, 64})
             for (const auto& parts : step_parts) {
                 CacheRig rig({2, h.kv_heads, h.head_dim}, parts, true, random);
                 const int rows = rig.step.rows();
