@@ -243,7 +243,7 @@ int bench(const BenchOptions& options) {
     const quant_model_info info = model_info(model.get());
     const auto contract = model_contract(model.get());
     const quant_contract& linear = layer_linear(contract);
-    const bool int8 = std::strstr(linear.activations, "s8") != nullptr;  // its products are made from int8
+    const bool int8 = std::strstr(linear.activations, "s8") || std::strstr(linear.kernel, "int8");  // its products
     try {
         Progress progress;
         Batch batch(model.get(), options);
