@@ -343,9 +343,9 @@ void emit_attention(Recorder& recorder, const Bound& b) {
         {name " cache_write", Op::cache_write, nullptr, accepts_any, emit_cache_write<K>},                \
         {name " rope_cache_write", Op::rope_cache_write, nullptr, accepts_any, emit_rope_cache_write<K>}, \
         {name " attention", Op::attention, nullptr, accepts_heads, emit_attention<K>},
-#define QUANT_INT8_KERNELS(name, K)                                                        \
-    {name " int8 linear", Op::linear, K.layout, accepts_linear_int8, emit_linear_int8<K>}, \
-        {name " int8 linear_add", Op::linear_add, K.layout, accepts_linear_int8, emit_linear_int8<K>},
+#define QUANT_INT8_KERNELS(name, K)                                                                  \
+    {name " int8 linear", Op::linear, K.layout, accepts_linear_int8, emit_linear_int8<K>, "s8:g32"}, \
+        {name " int8 linear_add", Op::linear_add, K.layout, accepts_linear_int8, emit_linear_int8<K>, "s8:g32"},
 
 template <size_t N>
 void append(std::vector<Kernel>& table, const Kernel (&kernels)[N]) {
