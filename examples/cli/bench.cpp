@@ -198,13 +198,15 @@ void report(const BenchOptions& options, const quant_model_info& info, const qua
                    r.first_token_seconds, bytes_text(static_cast<double>(r.peak_memory_bytes)).c_str(),
                    bytes_text(static_cast<double>(info.weight_bytes)).c_str());
     if (!r.speeds.prefill.empty()) {
-        text += format("prefill  %8.1f tokens/s  %5.1f%% of the %s peak, %.0f GOPS  (%d tokens x %d)\n", prefill,
-                       100 * prefill_fraction, int8 ? "int8" : "f32", r.peak / 1e9, options.prompt, options.batch);
+        text += format("prefill  %8.1f tokens/s, %8.1f GOPS, %5.1f%% of the %s peak of %.0f  (%d tokens x %d)\n",
+                       prefill, prefill * operations / 1e9, 100 * prefill_fraction, int8 ? "int8" : "f32", r.peak / 1e9,
+                       options.prompt, options.batch);
     }
     if (!r.speeds.decode.empty()) {
-        text +=
-            format("decode   %8.1f tokens/s  %5.1f%% of the bandwidth, %.1f GB/s  (%d tokens x %d, %.1f MB each)\n",
-                   decode, 100 * decode_fraction, bandwidth / 1e9, options.tokens, options.batch, decode_bytes / 1e6);
+        text += format(
+            "decode   %8.1f tokens/s, %8.1f GB/s, %5.1f%% of the bandwidth of %.1f  (%d tokens x %d, depth %d)\n",
+            decode, decode * decode_bytes / 1e9, 100 * decode_fraction, bandwidth / 1e9, options.tokens, options.batch,
+            options.depth);
     }
     if (r.complete && !r.steady()) {
         text += format("bandwidth was not steady: %.1f GB/s before, %.1f after; the fractions mean little\n",

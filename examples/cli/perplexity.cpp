@@ -145,6 +145,7 @@ void report(const PerplexityOptions& options, const Totals& totals, int context,
         print_json(object);
         return;
     }
+    if (totals.tokens == 0) return note("interrupted before anything was scored");
     print(format("perplexity %.4f  (%zu tokens, context %d%s)\n", perplexity, totals.tokens, context,
                  complete ? "" : ", interrupted"));
     if (against) {
