@@ -12,6 +12,11 @@ namespace {
 
 using namespace cli;
 
+// CLI11's own names the largest double in its message.
+const CLI::Validator not_negative(
+    [](std::string& text) { return text.rfind('-', 0) == 0 ? "'" + text + "' is negative" : std::string(); },
+    "NONNEGATIVE");
+
 std::string one_line(std::string text) {
     std::replace(text.begin(), text.end(), '\n', ' ');
     return text;
@@ -27,8 +32,7 @@ void add_model_options(CLI::App* app, ModelOptions& o) {
     add_common(app, o);
     app->add_option("--device", o.device, "Device, as 'quant devices' lists them (default: the best)")
         ->envname("QUANT_DEVICE");
-    app->add_option("--layers", o.layers, "Layers on the device, the rest on cpu (default: all)")
-        ->check(CLI::NonNegativeNumber);
+    app->add_option("--layers", o.layers, "Layers on the device, the rest on cpu (default: all)")->check(not_negative);
     app->add_option("--scheme", o.scheme, "Quantize while loading: a16w8, a16w4:g32, a8w8, ... (default: as stored)");
     app->add_option("--head", o.head, "Scheme of the output head alone (default: the scheme)");
     app->add_option("--kv", o.kv, "Type of the cache (default: f16)");
@@ -48,22 +52,19 @@ void add_text(CLI::App* app, TextOptions& o) {
 }
 
 void add_sampling(CLI::App* app, SamplingOptions& o) {
-    app->add_option("-n", o.tokens, "Tokens at most (default: until the text ends)")->check(CLI::NonNegativeNumber);
-    app->add_option("--temp", o.temperature, "Temperature, 0 = greedy")
-        ->capture_default_str()
-        ->check(CLI::NonNegativeNumber);
-    app->add_option("--top-k", o.top_k, "Keep the k likeliest tokens, 0 = all")->check(CLI::NonNegativeNumber);
+    app->add_option("-n", o.tokens, "Tokens at most (default: until the text ends)")->check(not_negative);
+    app->add_option("--temp", o.temperature, "Temperature, 0 = greedy")->capture_default_str()->check(not_negative);
+    app->add_option("--top-k", o.top_k, "Keep the k likeliest tokens, 0 = all")->check(not_negative);
     app->add_option("--top-p", o.top_p, "Keep the likeliest tokens up to this probability")
         ->capture_default_str()
         ->check(CLI::Range(0.0, 1.0));
     app->add_option("--min-p", o.min_p, "Drop tokens less likely than this times the likeliest")
         ->check(CLI::Range(0.0, 1.0));
-    app->add_option("--repeat-penalty", o.repeat_penalty, "Above 1: repeat less")->check(CLI::NonNegativeNumber);
+    app->add_option("--repeat-penalty", o.repeat_penalty, "Above 1: repeat less")->check(not_negative);
     app->add_option("--seed", o.seed, "The same seed gives the same text (default: random)")
         ->each([&o](const std::string&) { o.has_seed = true; });
     app->add_option("--stop", o.stop, "End before this text; may be given several times")->expected(1)->take_all();
-    app->add_option("--ctx", o.context, "Positions of the session (default: the trained length)")
-        ->check(CLI::NonNegativeNumber);
+    app->add_option("--ctx", o.context, "Positions of the session (default: the trained length)")->check(not_negative);
 }
 
 // Every subcommand's options live here; `command` is what the chosen one runs.
@@ -130,15 +131,11 @@ struct CommandLine {
             sub->add_option("--shape", bench_options.shape, "Random weights in a known shape: llama3-8b, ...");
         shape->excludes(model);
         add_model_options(sub, bench_options);
-        sub->add_option("-p", bench_options.prompt, "Tokens of the prompt")
-            ->capture_default_str()
-            ->check(CLI::NonNegativeNumber);
-        sub->add_option("-n", bench_options.tokens, "Tokens to decode")
-            ->capture_default_str()
-            ->check(CLI::NonNegativeNumber);
+        sub->add_option("-p", bench_options.prompt, "Tokens of the prompt")->capture_default_str()->check(not_negative);
+        sub->add_option("-n", bench_options.tokens, "Tokens to decode")->capture_default_str()->check(not_negative);
         sub->add_option("-d,--depth", bench_options.depth, "Positions in the cache before decoding")
             ->capture_default_str()
-            ->check(CLI::NonNegativeNumber);
+            ->check(not_negative);
         sub->add_option("-b,--batch", bench_options.batch, "Sessions that advance together")
             ->capture_default_str()
             ->check(CLI::Range(1, max_watched_sessions));
@@ -159,7 +156,7 @@ struct CommandLine {
         sub->add_option("--tokens", eval_options.tokens, "Token ids: 1,2,3")->required()->delimiter(',');
         sub->add_option("--logits", eval_options.logits, "Write the last position's logits: float32, little-endian");
         sub->add_option("--greedy", eval_options.greedy, "Also continue with the likeliest tokens")
-            ->check(CLI::NonNegativeNumber);
+            ->check(not_negative);
     }
 };
 
