@@ -45,6 +45,8 @@ void* operator new(size_t bytes) {
     return p;
 }
 void* operator new[](size_t bytes) { return operator new(bytes); }
+void* operator new(size_t bytes, const std::nothrow_t&) noexcept { return counted_alloc(bytes); }
+void* operator new[](size_t bytes, const std::nothrow_t&) noexcept { return counted_alloc(bytes); }
 void operator delete(void* p) noexcept { counted_free(p); }
 void operator delete[](void* p) noexcept { counted_free(p); }
 void operator delete(void* p, size_t) noexcept { counted_free(p); }
