@@ -332,7 +332,7 @@ Value value(ValueType type, int64_t cols) {
 }
 
 bool same_bits(const float* a, const float* b, int64_t n) {
-    return std::memcmp(a, b, n * sizeof(float)) == 0;
+    return n == 0 || std::memcmp(a, b, static_cast<size_t>(n) * sizeof(float)) == 0;
 }
 bool same_bits(const Matrix& a, const Matrix& b) {
     return a.values.size() == b.values.size() &&

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -72,6 +73,23 @@ TEST_CASE("workers do take part", "[threads]") {
         while (arrived.load() < 2) std::this_thread::yield();
     });
     REQUIRE(arrived == 2);
+}
+
+TEST_CASE("an exception in an item comes out of the join, and the pool goes on", "[threads]") {
+    for (int threads : {1, 3}) {
+        ThreadPool pool(host_with(threads));
+        for (int repeat = 0; repeat < 50; ++repeat) {
+            std::atomic<int> begun{0};
+            CHECK_THROWS_AS(pool.parallel(1000,
+                                          [&](int item, int) {
+                                              ++begun;
+                                              if (item % 10 == 5) throw std::bad_alloc();
+                                          }),
+                            std::bad_alloc);
+            CHECK(begun < 1000);
+            REQUIRE(runs_each_item_once(pool, 20));
+        }
+    }
 }
 
 TEST_CASE("concurrent callers take turns", "[threads]") {
