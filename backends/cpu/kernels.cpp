@@ -52,20 +52,32 @@ bool accepts_heads(const Node& node, const Weight*, const Value*, const Value*) 
 
 // ---- Linears --------------------------------------------------------------------------------------------------------
 
-constexpr size_t item_bytes = 64 << 10;  // of weights that one item of work reads at least, when rows are few
+int weight_tiles_of(const Weight& w, int lanes) { return static_cast<int>((w.rows + lanes - 1) / lanes); }
 
-int weight_tiles_of(const Weight& w, int lanes) {
-    return static_cast<int>((w.rows + lanes - 1) / lanes);
-}
+// How a linear's weight tiles are cut into items of work. With many rows an item is what the kernel takes at once. With
+// few, reading the weights is all there is to do, and memory is fastest read in long runs: each thread's share is one
+// run, in some pieces so that a thread that falls behind can be helped. Consecutive items belong to different threads.
+struct WeightItems {
+    int tiles, each, shares, pieces;  // shares x pieces items of `each` tiles, the last ones perhaps empty
 
-// Weight tiles in one item: enough that fetching the next item costs nothing, few enough to share them out evenly.
-int tiles_per_item(const CpuKernels& k, const TileShape& shape, int tiles, int rows, int threads) {
-    constexpr int unit = 4;  // of tiles: what kernels take together divides it
-    if (rows > 2 * k.row_tile) return k.weight_tiles;
-    const int wanted = static_cast<int>(item_bytes / std::max<size_t>(1, shape.tile_bytes));
-    const int even = tiles / (4 * threads);
-    return std::max(1, std::min(wanted, even) / unit) * unit;
-}
+    WeightItems(const CpuKernels& k, const TileShape& shape, int tiles, int rows, int threads)
+        : tiles(tiles), each(k.weight_tiles), shares(1) {
+        if (rows <= 2 * k.row_tile) {
+            constexpr int unit = 4, most_pieces = 4;  // unit: what any kernel takes at once divides it
+            constexpr size_t least_bytes = 64 << 10;
+            const int units = (tiles + unit - 1) / unit, least = static_cast<int>(least_bytes / (unit * shape.tile_bytes + 1)) + 1;
+            shares = std::max(1, std::min(threads, units / least));
+            const int share = (units + shares - 1) / shares;
+            each = std::max(least, (share + most_pieces - 1) / most_pieces) * unit;
+            pieces = (share * unit + each - 1) / each;
+        } else {
+            pieces = (tiles + each - 1) / each;
+        }
+    }
+    int count() const { return shares * pieces; }
+    int first(int item) const { return (item % shares * pieces + item / shares) * each; }
+    int size(int item) const { return std::min(each, tiles - first(item)); }  // <= 0: empty
+};
 
 LinearOutput linear_output(const Bound& b) {
     LinearOutput out{};
@@ -102,19 +114,20 @@ void emit_linear(const CpuKernels& k, Recorder& recorder, const Bound& b, CpuKer
     const int tiles = weight_tiles_of(*b.node.weight, k.lanes), threads = recorder.threads;
     recorder.phase(
         [&k, bound, shape, tiles, threads](const Step& step) {
-            const int rows = row_count(bound->out, step), each = tiles_per_item(k, shape, tiles, rows, threads);
-            return rows ? (tiles + each - 1) / each : 0;
+            const int rows = row_count(bound->out, step);
+            return rows ? WeightItems(k, shape, tiles, rows, threads).count() : 0;
         },
         [&k, bound, shape, tiles, threads, row_bytes, workspace, one_row_in_place, linear](const Step& step, int item,
-                                                                                           uint8_t* scratch) {
-            const int rows = row_count(bound->out, step), each = tiles_per_item(k, shape, tiles, rows, threads);
-            const int first = item * each;
+                                                                                         uint8_t* scratch) {
+            const int rows = row_count(bound->out, step);
+            const WeightItems items(k, shape, tiles, rows, threads);
+            if (items.size(item) <= 0) return;
             const bool in_place = rows == 1 && one_row_in_place;
             const Operand& x = bound->in[0];
             const LinearInput in{in_place ? host_pointer(x.data) : *workspace, row_bytes,
                                  x.type == ValueType::f32 ? nullptr : row_scales(x), rows};
             const LinearWeights weights{&shape, host_pointer(bound->node.weight->data)};
-            linear(weights, in, linear_output(*bound), first, std::min(each, tiles - first), scratch);
+            linear(weights, in, linear_output(*bound), items.first(item), items.size(item), scratch);
         },
         scratch_bytes);
 }
