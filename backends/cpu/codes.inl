@@ -6,9 +6,16 @@ constexpr int lanes = Simd::lanes;
 constexpr int step_bytes = 4 * lanes;
 constexpr int steps_per_block = 8;
 
+// A number known while compiling, as an argument.
+template <int N>
+struct Constant {
+    static constexpr int value = N;
+    constexpr operator int() const { return N; }
+};
+
 template <class F, int... I>
 QUANT_INLINE void unrolled(F f, std::integer_sequence<int, I...>) {
-    (f(std::integral_constant<int, I>{}), ...);
+    (f(Constant<I>{}), ...);
 }
 template <int N, class F>
 QUANT_INLINE void unrolled(F f) {
@@ -26,7 +33,7 @@ QUANT_INLINE int32_t load_scalar_int(const uint8_t* p) {
     return x;
 }
 
-// ---- Codes ----------------------------------------------------------------------------------------------------------
+// ---- Codes -------------------------------------------------------------------------------------------------------
 
 // The codes of step S of a block, a byte each; Bits is their size: 4, 5, 6 or 8.
 template <int Bits, int S>
@@ -60,7 +67,7 @@ QUANT_INLINE void load_block(const uint8_t* block, Bytes (&codes)[steps_per_bloc
                                   QUANT_INLINE_LAMBDA { codes[s] = load_step<Bits, decltype(s)::value>(block); });
 }
 
-// ---- Headers --------------------------------------------------------------------------------------------------------
+// ---- Headers -----------------------------------------------------------------------------------------------------
 
 QUANT_INLINE Float load_floats(FloatType type, const uint8_t* p) {
     if (type == FloatType::f16) return Simd::load_f16(p);
@@ -117,8 +124,7 @@ QUANT_INLINE const uint8_t* panel_at(const TileShape& t, const uint8_t* tile, in
     return tile + static_cast<size_t>(panel) * t.panel_bytes;
 }
 
-// ---- Rounding to int8
-// --------------------------------------------------------------------------------------------------
+// ---- Rounding to int8 --------------------------------------------------------------------------------------------
 
 // x * 127 / absmax as a code; NaN (also infinity * 0) becomes 0.
 QUANT_INLINE Int round_code(Float x) {

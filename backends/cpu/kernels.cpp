@@ -12,7 +12,7 @@
 namespace quant {
 namespace {
 
-// ---- What kernels accept ------------------------------------------------------------------------------------------
+// ---- What kernels accept -----------------------------------------------------------------------------------------
 
 bool is_integer(Element e) {
     return !is_float(e) && e != Element::e4m3;
@@ -50,9 +50,11 @@ bool accepts_heads(const Node& node, const Weight*, const Value*, const Value*) 
     return node.head_dim % 16 == 0 && node.kv_heads > 0 && node.heads % node.kv_heads == 0;
 }
 
-// ---- Linears --------------------------------------------------------------------------------------------------------
+// ---- Linears -----------------------------------------------------------------------------------------------------
 
-int weight_tiles_of(const Weight& w, int lanes) { return static_cast<int>((w.rows + lanes - 1) / lanes); }
+int weight_tiles_of(const Weight& w, int lanes) {
+    return static_cast<int>((w.rows + lanes - 1) / lanes);
+}
 
 // How a linear's weight tiles are cut into items of work. With many rows an item is what the kernel takes at once. With
 // few, reading the weights is all there is to do, and memory is fastest read in long runs: each thread's share is one
@@ -65,7 +67,8 @@ struct WeightItems {
         if (rows <= 2 * k.row_tile) {
             constexpr int unit = 4, most_pieces = 4;  // unit: what any kernel takes at once divides it
             constexpr size_t least_bytes = 64 << 10;
-            const int units = (tiles + unit - 1) / unit, least = static_cast<int>(least_bytes / (unit * shape.tile_bytes + 1)) + 1;
+            const int units = (tiles + unit - 1) / unit,
+                      least = static_cast<int>(least_bytes / (unit * shape.tile_bytes + 1)) + 1;
             shares = std::max(1, std::min(threads, units / least));
             const int share = (units + shares - 1) / shares;
             each = std::max(least, (share + most_pieces - 1) / most_pieces) * unit;
@@ -118,7 +121,7 @@ void emit_linear(const CpuKernels& k, Recorder& recorder, const Bound& b, CpuKer
             return rows ? WeightItems(k, shape, tiles, rows, threads).count() : 0;
         },
         [&k, bound, shape, tiles, threads, row_bytes, workspace, one_row_in_place, linear](const Step& step, int item,
-                                                                                         uint8_t* scratch) {
+                                                                                           uint8_t* scratch) {
             const int rows = row_count(bound->out, step);
             const WeightItems items(k, shape, tiles, rows, threads);
             if (items.size(item) <= 0) return;
@@ -157,7 +160,7 @@ void emit_linear_float(Recorder& recorder, const Bound& b) {
     const TileShape shape = tile_shape(b.node.weight->format, b.node.weight->cols, K.lanes);
     const bool floats = b.in[0].type == ValueType::f32;
     emit_linear(K, recorder, b, K.linear_float, static_cast<size_t>(shape.blocks) * block_cols * sizeof(float),
-                K.scratch_float(shape, recorder.max_rows), floats,
+                K.scratch_float(shape, recorder.max_rows), floats && K.direct_rows,
                 [](const Bound& bound, const TileShape& t, int first, int rows, uint8_t* to) {
                     const Operand& x = bound.in[0];
                     if (x.type == ValueType::f32)
@@ -167,7 +170,7 @@ void emit_linear_float(Recorder& recorder, const Bound& b) {
                 });
 }
 
-// ---- Rows -----------------------------------------------------------------------------------------------------------
+// ---- Rows --------------------------------------------------------------------------------------------------------
 
 std::shared_ptr<const std::vector<float>> vector_of(const Weight& weight) {
     WeightView view = stored_view(weight);  // a column or a row
@@ -233,8 +236,7 @@ void emit_rope(Recorder& recorder, const Bound& b) {
         });
 }
 
-// ---- Cache and attention
-// ------------------------------------------------------------------------------------------------
+// ---- Cache and attention -----------------------------------------------------------------------------------------
 
 const StepSequence& sequence_of(const Step& step, int row) {
     const StepSequence* found = step.sequences.data();
@@ -337,8 +339,7 @@ void emit_attention(Recorder& recorder, const Bound& b) {
         K.scratch_attention(most * group, b.node.head_dim));
 }
 
-// ---- The tables
-// ---------------------------------------------------------------------------------------------------------
+// ---- The tables --------------------------------------------------------------------------------------------------
 
 // name: of the instruction set, a string literal.
 #define QUANT_KERNEL_TABLE(name, K)                                                                       \

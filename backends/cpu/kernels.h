@@ -73,6 +73,7 @@ struct CpuKernels {
     int lanes;         // rows of a tile
     int row_tile;      // activation rows multiplied together, at most max_row_tile
     int weight_tiles;  // tiles of a weight multiplied together
+    bool direct_rows;  // linear_float takes one row of float activations as it is, not prepared
 
     // Linears. A first phase prepares the activations tile by tile, a second multiplies them with runs of weight tiles.
     void (*prepare_int8)(const Int8Activations& from, int first_row, int rows, uint8_t* to);

@@ -10,6 +10,7 @@ namespace {
 #include "backends/cpu/simd_avx2.h"
 constexpr int row_tile = 4, weight_tiles = 1;  // 4 sums in 16 bits, 4 in 32 bits or float, 4 outputs, of 16 registers
 // In this order: each uses what is above it.
+constexpr bool direct_rows = true;
 #include "backends/cpu/codes.inl"
 //
 #include "backends/cpu/linear_int8.inl"

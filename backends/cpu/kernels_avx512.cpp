@@ -11,6 +11,7 @@ namespace {
 constexpr int row_tile = 6,
               weight_tiles = 2;  // 12 integer and 12 float sums, 2 weights, an activation: 27 of 32 registers
 // In this order: each uses what is above it.
+constexpr bool direct_rows = true;
 #include "backends/cpu/codes.inl"
 //
 #include "backends/cpu/linear_int8.inl"

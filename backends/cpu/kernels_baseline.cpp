@@ -1,25 +1,28 @@
 // The kernels for any processor.
 #include <cmath>
 
-#define QUANT_KEEP_LOOPS
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #include "backends/cpu/simd.h"
 #include "formats/float_types.h"
+
+#if defined(__GNUC__)
+#pragma GCC diagnostic ignored "-Wpsabi"  // vectors wider than the processor's are only passed within this file
+#endif
 
 namespace quant {
 namespace {
 
 #include "backends/cpu/simd_portable.h"
 constexpr int row_tile = 2, weight_tiles = 1;
-// In this order: each uses what is above it.
-#include "backends/cpu/codes.inl"
-//
-#include "backends/cpu/linear_int8.inl"
-//
-#include "backends/cpu/linear_float.inl"
-//
-#include "backends/cpu/rowwise.inl"
-//
+constexpr bool direct_rows = false;  // smaller code
 #include "backends/cpu/attention.inl"
+#include "backends/cpu/codes.inl"
+#include "backends/cpu/linear_float.inl"
+#include "backends/cpu/linear_int8.inl"
+#include "backends/cpu/rowwise.inl"
 
 }  // namespace
 

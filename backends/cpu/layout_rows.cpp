@@ -39,7 +39,7 @@ float load_float(FloatType type, const uint8_t* from) {
     return type == FloatType::f16 ? f16_to_f32(half) : bf16_to_f32(half);
 }
 
-// ---- Headers ----------------------------------------------------------------------------------------------------
+// ---- Headers -----------------------------------------------------------------------------------------------------
 
 // Where one group's or row's parts are in a panel's header.
 struct HeaderPart {
@@ -138,7 +138,7 @@ void unpack_header(const TileShape& t, uint8_t zero_point, const uint8_t* header
     }
 }
 
-// ---- Blocks of codes ----------------------------------------------------------------------------------------------
+// ---- Blocks of codes ---------------------------------------------------------------------------------------------
 
 // steps[s][r]: the 4 codes of row r in step s, as they lie in memory.
 template <int R>
@@ -179,7 +179,7 @@ uint8_t unpack_code(const TileShape& t, const uint8_t* block, int col, int row) 
     return static_cast<uint8_t>(code);
 }
 
-// ---- The layouts ---------------------------------------------------------------------------------------------------
+// ---- The layouts -------------------------------------------------------------------------------------------------
 
 bool column_major(Element element) {
     return is_float(element) || element == Element::e4m3;

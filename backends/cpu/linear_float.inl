@@ -1,7 +1,9 @@
 // Float products: float and e4m3 weights, and any quantized weight decoded in registers, exactly as THE decode does.
 // Included inside an unnamed namespace after linear_int8.inl.
 //
-// One output is a chain of fused multiply-adds over the columns in order, for any number of rows and threads.
+// One output is the sum, in order, of the sums of 16 columns each, which are chains of fused multiply-adds, for any
+// number of rows and threads. Short chains overlap: one row of activations needs no second weight tile to hide their
+// latency.
 
 void prepare_f32(const float* in, int64_t stride, int64_t cols, int blocks, int first_row, int rows, uint8_t* to) {
     float* out = reinterpret_cast<float*>(to);  // [column][row]
@@ -25,15 +27,14 @@ void prepare_e4m3(const uint8_t* codes, int64_t stride, int blocks, int first_ro
     }
 }
 
-// ---- Decoding columns of a tile
-// -----------------------------------------------------------------------------------------
+// ---- Decoding columns of a tile ----------------------------------------------------------------------------------
 
 struct GroupDecode {
     Float scale, zero, minimum;
 };
 
 // Column K of a block as float, for `lanes` rows.
-template <Element E, bool Minimum, int K>
+template <Element E, int K>
 QUANT_INLINE Float decode_column(const uint8_t* block, const GroupDecode& g) {
     if constexpr (E == Element::f32) {
         return Simd::load(reinterpret_cast<const float*>(block) + K * lanes);
@@ -46,111 +47,128 @@ QUANT_INLINE Float decode_column(const uint8_t* block, const GroupDecode& g) {
     } else {
         constexpr int bits = E == Element::u4 ? 4 : E == Element::u5 ? 5 : E == Element::u6 ? 6 : 8;
         const Float code = Simd::column<K % 4>(load_step<bits, K / 4>(block));
-        const Float w = Simd::mul(Simd::sub(code, g.zero), g.scale);
-        return Minimum ? Simd::add(w, g.minimum) : w;
+        return Simd::add(Simd::mul(Simd::sub(code, g.zero), g.scale), g.minimum);
     }
 }
 
-using DecodeBlock = void (*)(const uint8_t* block, const GroupDecode (&groups)[2], float* to);
-
-// [column][lanes]; groups: of the block's two halves.
-template <Element E, bool Minimum>
-void decode_block(const uint8_t* block, const GroupDecode (&groups)[2], float* to) {
-    unrolled<block_cols>([&](auto k) QUANT_INLINE_LAMBDA {
-        Simd::store(to + k * lanes, decode_column<E, Minimum, decltype(k)::value>(block, groups[k / 16]));
-    });
-}
-
-DecodeBlock decode_block_of(const TileShape& t) {
-    const bool minimum = t.header == HeaderKind::minimum || t.header == HeaderKind::nested_u6;
-    switch (t.element) {
-        case Element::f32:
-            return decode_block<Element::f32, false>;
-        case Element::f16:
-            return decode_block<Element::f16, false>;
-        case Element::bf16:
-            return decode_block<Element::bf16, false>;
-        case Element::e4m3:
-            return decode_block<Element::e4m3, false>;
-        case Element::u4:
-            return minimum ? decode_block<Element::u4, true> : decode_block<Element::u4, false>;
-        case Element::u5:
-            return minimum ? decode_block<Element::u5, true> : decode_block<Element::u5, false>;
-        case Element::u6:
-            return minimum ? decode_block<Element::u6, true> : decode_block<Element::u6, false>;
-        default:
-            return minimum ? decode_block<Element::u8, true> : decode_block<Element::u8, false>;  // and s8
-    }
-}
-
-// Reads the blocks of one tile in order.
+// Reads the blocks of one tile in order, from `block` on.
 struct TileReader {
     const TileShape& t;
-    const uint8_t* tile;
-    DecodeBlock decode;
-    GroupDecode groups[2];
+    const uint8_t* panel;
+    int in_panel;           // the next block, in its panel
+    int halves;             // of that block's group, before it
+    int group;              // that group, in the panel
+    GroupDecode groups[2];  // of the halves of the block that was read last
 
-    GroupDecode group_at(int b, int half) const {
-        GroupDecode d{Simd::set(1), Simd::set(static_cast<float>(t.zero)), Simd::set(0)};
-        if (t.header == HeaderKind::none) return d;
-        const int group = (2 * b + half) / t.group_halves;
-        const GroupScale s = load_scale(t, panel_at(t, tile, group / t.panel_groups), group % t.panel_groups);
-        d.scale = s.scale;
-        if (t.header == HeaderKind::integer)
-            d.zero = Simd::add(d.zero, s.offset);
-        else
-            d.minimum = s.offset;
-        return d;
+    TileReader(const TileShape& t, const uint8_t* tile, int block)
+        : t(t),
+          panel(panel_at(t, tile, block / t.panel_blocks)),
+          in_panel(block % t.panel_blocks),
+          halves(2 * in_panel % t.group_halves),
+          group(2 * in_panel / t.group_halves) {
+        groups[0] = groups[1] = {Simd::set(1), Simd::set(static_cast<float>(t.zero)), Simd::set(0)};
+        if (halves != 0) load_group(groups);
     }
-    // Block b as floats: where they are, or decoded to `to`. `first`: of this reader's blocks.
-    QUANT_INLINE const float* read(int b, bool first, float* to) {
-        const uint8_t* block =
-            panel_at(t, tile, b / t.panel_blocks) + t.header_bytes + b % t.panel_blocks * t.block_bytes;
-        if (t.element == Element::f32) return reinterpret_cast<const float*>(block);
-        if (first || 2 * b % t.group_halves == 0) {
-            groups[0] = group_at(b, 0);
-            groups[1] = t.group_halves == 1 ? group_at(b, 1) : groups[0];
+    QUANT_NOINLINE void load_group(GroupDecode* to) {
+        const GroupScale s = load_scale(t, panel, group);
+        const Float zero = Simd::set(static_cast<float>(t.zero));
+        const bool integer = t.header == HeaderKind::integer;
+        *to = {s.scale, integer ? Simd::add(zero, s.offset) : zero, integer ? Simd::set(0) : s.offset};
+    }
+    QUANT_INLINE const uint8_t* next() {
+        if (in_panel == t.panel_blocks) {
+            panel += t.panel_bytes;
+            in_panel = group = 0;
         }
-        decode(block, groups, to);
-        return to;
+        const uint8_t* block = panel + t.header_bytes + in_panel++ * t.block_bytes;
+        if (t.header == HeaderKind::none) return block;
+        if (halves == 0) {
+            load_group(&groups[0]);
+            if (t.group_halves == 1) ++group, load_group(&groups[1]);
+        }
+        if (t.group_halves > 1) groups[1] = groups[0];
+        halves += 2;
+        if (halves >= t.group_halves) halves = 0, ++group;
+        return block;
     }
 };
 
-// ---- One row: several weight tiles at a time, so that their chains overlap
-// -----------------------------------------------
+// ---- One row -----------------------------------------------------------------------------------------------------
 
-constexpr int float_tiles = 4;
+constexpr int chain = 16;
 
-QUANT_NOINLINE void multiply_row_float(const TileShape& t, DecodeBlock decode,
-                                       const uint8_t* const (&tiles)[float_tiles], const float* x,
-                                       Float (&y)[float_tiles]) {
-    alignas(64) float decoded[float_tiles][block_cols * lanes];
-    TileReader readers[float_tiles] = {
-        {t, tiles[0], decode, {}}, {t, tiles[1], decode, {}}, {t, tiles[2], decode, {}}, {t, tiles[3], decode, {}}};
-    Float sum[float_tiles];
-    QUANT_UNROLL
-    for (int i = 0; i < float_tiles; ++i) sum[i] = Simd::set(0);
-    for (int b = 0; b < t.blocks; ++b, x += block_cols) {
-        const float* block[float_tiles];
-        for (int i = 0; i < float_tiles; ++i) block[i] = readers[i].read(b, b == 0, decoded[i]);
-        const int64_t left = t.cols - static_cast<int64_t>(b) * block_cols;
-        const int columns = left < block_cols ? static_cast<int>(left) : block_cols;
-        for (int k = 0; k < columns; ++k) {
-            const Float a = Simd::set(x[k]);
-            QUANT_UNROLL
-            for (int i = 0; i < float_tiles; ++i) sum[i] = Simd::fma(Simd::load(block[i] + k * lanes), a, sum[i]);
+template <Element E>
+Float multiply_row_float(const TileShape& t, const uint8_t* tile, const float* x) {
+    TileReader reader(t, tile, 0);
+    Float y = Simd::set(0);
+    for (int64_t left = t.cols; left > 0; left -= block_cols, x += block_cols) {
+        const uint8_t* block = reader.next();
+        const float* a = x;
+        float last[block_cols] = {};
+        if (left < block_cols) {
+            std::memcpy(last, x, static_cast<size_t>(left) * sizeof(float));
+            a = last;
         }
+        Float sum[2] = {Simd::set(0), Simd::set(0)};
+        unrolled<block_cols>([&](auto k) QUANT_INLINE_LAMBDA {
+            const Float w = decode_column<E, decltype(k)::value>(block, reader.groups[k / chain]);
+            sum[k / chain] = Simd::fma(w, Simd::set(a[k]), sum[k / chain]);
+        });
+        y = Simd::add(Simd::add(y, sum[0]), sum[1]);
     }
-    QUANT_UNROLL
-    for (int i = 0; i < float_tiles; ++i) y[i] = sum[i];
+    return y;
 }
 
-// ---- Several rows: some blocks of the weights decoded for all of them
-// -----------------------------------------------------
+// ---- Several rows: some blocks of the weights decoded for all of them --------------------------------------------
 
 constexpr int chunk_blocks = 16;    // decoded at a time: 64 KiB in all for two tiles of 16 rows, half of a small L2
 constexpr int row_tiles_kept = 64;  // row tiles whose sums are kept from chunk to chunk
 constexpr int chunk_floats = chunk_blocks * block_cols * lanes;  // of one weight tile
+
+// [column][lanes]
+template <Element E>
+void decode_blocks(const TileShape& t, const uint8_t* tile, int first, int count, float* to) {
+    TileReader reader(t, tile, first);
+    for (int b = 0; b < count; ++b, to += block_cols * lanes) {
+        const uint8_t* block = reader.next();
+        unrolled<block_cols>([&](auto k) QUANT_INLINE_LAMBDA {
+            Simd::store(to + k * lanes, decode_column<E, decltype(k)::value>(block, reader.groups[k / 16]));
+        });
+    }
+}
+
+// What differs between weights: how they are decoded.
+struct FloatFunctions {
+    Float (*multiply_row)(const TileShape&, const uint8_t* tile, const float* x);
+    void (*decode_blocks)(const TileShape&, const uint8_t* tile, int first, int count, float* to);
+};
+
+template <Element E>
+FloatFunctions float_functions_of() {
+    if constexpr (direct_rows) return {multiply_row_float<E>, decode_blocks<E>};
+    return {nullptr, decode_blocks<E>};
+}
+
+FloatFunctions float_functions(Element element) {
+    switch (element) {
+        case Element::f32:
+            return float_functions_of<Element::f32>();
+        case Element::f16:
+            return float_functions_of<Element::f16>();
+        case Element::bf16:
+            return float_functions_of<Element::bf16>();
+        case Element::e4m3:
+            return float_functions_of<Element::e4m3>();
+        case Element::u4:
+            return float_functions_of<Element::u4>();
+        case Element::u5:
+            return float_functions_of<Element::u5>();
+        case Element::u6:
+            return float_functions_of<Element::u6>();
+        default:
+            return float_functions_of<Element::u8>();  // and s8
+    }
+}
 
 size_t scratch_float(const TileShape&, int max_rows) {
     const RowTiles rows = row_tiles(max_rows, row_tile);
@@ -167,15 +185,28 @@ QUANT_NOINLINE void multiply_float(const float* w, int columns, const float* x, 
         QUANT_UNROLL
         for (int c = 0; c < C; ++c) y[i][c] = Simd::load(sums + (c * T + i) * lanes);
     }
-    for (int k = 0; k < columns; ++k, w += lanes, x += C) {
-        Float column[T];
+    for (int k = 0; k < columns; k += chain) {
+        Float sum[T][C];
         QUANT_UNROLL
-        for (int i = 0; i < T; ++i) column[i] = Simd::load(w + i * chunk_floats);
-        QUANT_UNROLL
-        for (int c = 0; c < C; ++c) {
-            const Float a = Simd::set(x[c]);
+        for (int i = 0; i < T; ++i) {
             QUANT_UNROLL
-            for (int i = 0; i < T; ++i) y[i][c] = Simd::fma(column[i], a, y[i][c]);
+            for (int c = 0; c < C; ++c) sum[i][c] = Simd::set(0);
+        }
+        for (int n = 0; n < chain; ++n, w += lanes, x += C) {
+            Float column[T];
+            QUANT_UNROLL
+            for (int i = 0; i < T; ++i) column[i] = Simd::load(w + i * chunk_floats);
+            QUANT_UNROLL
+            for (int c = 0; c < C; ++c) {
+                const Float a = Simd::set(x[c]);
+                QUANT_UNROLL
+                for (int i = 0; i < T; ++i) sum[i][c] = Simd::fma(column[i], a, sum[i][c]);
+            }
+        }
+        QUANT_UNROLL
+        for (int i = 0; i < T; ++i) {
+            QUANT_UNROLL
+            for (int c = 0; c < C; ++c) y[i][c] = Simd::add(y[i][c], sum[i][c]);
         }
     }
     QUANT_UNROLL
@@ -192,17 +223,13 @@ QUANT_INLINE Float scale_row(const LinearInput& in, int row, Float y) {
 void linear_float(const LinearWeights& weights, const LinearInput& in, const LinearOutput& all, int first_tile,
                   int tiles, uint8_t* scratch) {
     const TileShape& t = *weights.shape;
-    const DecodeBlock decode = decode_block_of(t);
+    const FloatFunctions functions = float_functions(t.element);
     const int end = first_tile + tiles;
     const LinearOutput out = output_before(all, end);
-    if (in.rows == 1) {
-        for (int i = first_tile; i < end; i += float_tiles) {
-            const uint8_t* packed[float_tiles];
-            Float y[float_tiles];
-            for (int j = 0; j < float_tiles; ++j) packed[j] = tile_or_last(weights, i + j, end);
-            multiply_row_float(t, decode, packed, reinterpret_cast<const float*>(in.activations), y);
-            for (int j = 0; j < float_tiles; ++j) store_output(out, 0, i + j, scale_row(in, 0, y[j]));
-        }
+    if (in.rows == 1 && direct_rows) {
+        const float* x = reinterpret_cast<const float*>(in.activations);
+        for (int i = first_tile; i < end; ++i)
+            store_output(out, 0, i, scale_row(in, 0, functions.multiply_row(t, tile_or_last(weights, i, end), x)));
         return;
     }
     float* decoded = reinterpret_cast<float*>(scratch);
@@ -216,14 +243,9 @@ void linear_float(const LinearWeights& weights, const LinearInput& in, const Lin
             std::memset(sums, 0, (end_row - first_row) * row_sums * sizeof(float));
             for (int b = 0; b < t.blocks; b += chunk_blocks) {
                 const int blocks = b + chunk_blocks < t.blocks ? chunk_blocks : t.blocks - b;
-                for (int j = 0; j < weight_tiles; ++j) {
-                    TileReader reader{t, tile_or_last(weights, i + j, end), decode, {}};
-                    float* to = decoded + j * chunk_floats;
-                    for (int n = 0; n < blocks; ++n, to += block_cols * lanes) {
-                        const float* from = reader.read(b + n, n == 0, to);
-                        if (from != to) std::memcpy(to, from, block_cols * lanes * sizeof(float));
-                    }
-                }
+                for (int j = 0; j < weight_tiles; ++j)
+                    functions.decode_blocks(t, tile_or_last(weights, i + j, end), b, blocks,
+                                            decoded + j * chunk_floats);
                 for (int r = kept; r < kept_end; ++r) {
                     const int first = tile_first(rows, r), count = tile_count(rows, r);
                     const float* x = reinterpret_cast<const float*>(in.activations + first * in.row_bytes) +

@@ -1,13 +1,13 @@
 // Integer dot products of weight codes and int8 activations, a float scale per group. Included inside an unnamed
-// namespace after codes.inl; the including file defines row_tile and weight_tiles.
+// namespace after codes.inl; the including file defines row_tile, weight_tiles and direct_rows: whether one row is
+// multiplied straight from the packed tile.
 //
 //     y[row] += weight_scale[group] * (sum over the group's blocks of activation_scale[block] * float(integer sum))
 //             + minimum[group] * (sum of the group's activations)
 //
 // The order of operations of one output is the same for any number of rows and threads.
 
-// ---- Activations
-// ------------------------------------------------------------------------------------------------------
+// ---- Activations -------------------------------------------------------------------------------------------------
 
 void prepare_int8(const Int8Activations& from, int first_row, int rows, uint8_t* to) {
     constexpr int vectors = block_cols / lanes;
@@ -60,7 +60,7 @@ void prepare_s8(const uint8_t* codes, int64_t stride, int blocks, int first_row,
             std::memcpy(to, codes + (first_row + c) * stride + static_cast<int64_t>(b) * block_cols, block_cols);
 }
 
-// ---- The integer sums -----------------------------------------------------------------------------------------------
+// ---- The integer sums --------------------------------------------------------------------------------------------
 
 // sum[t][c] += products over Steps steps: codes(t, s) with the 4 activations at x + 32 c + 4 s.
 template <int Bits, int T, int C, int Steps, class Codes,
@@ -71,7 +71,7 @@ QUANT_INLINE void dot(Int (&sum)[T][C], Codes codes, const uint8_t* x) {
         for (int s = 0; s < Steps; ++s) {
             QUANT_UNROLL
             for (int c = 0; c < C; ++c) {
-                Bytes a = Simd::broadcast4(x + block_cols * c + 4 * s);
+                const auto a = V::broadcast4(x + block_cols * c + 4 * s);
                 QUANT_UNROLL
                 for (int t = 0; t < T; ++t) sum[t][c] = V::dot(sum[t][c], codes(t, s), a);
             }
@@ -84,7 +84,7 @@ QUANT_INLINE void dot(Int (&sum)[T][C], Codes codes, const uint8_t* x) {
         for (int s = 0; s < Steps; ++s) {
             QUANT_UNROLL
             for (int c = 0; c < C; ++c) {
-                Bytes a = Simd::broadcast4(x + block_cols * c + 4 * s);
+                const auto a = V::broadcast4(x + block_cols * c + 4 * s);
                 QUANT_UNROLL
                 for (int t = 0; t < T; ++t) {
                     Int p = V::template product<Bits>(codes(t, s), a);
@@ -102,10 +102,10 @@ QUANT_INLINE Groups groups_of(const TileShape& t) {
     return t.group_halves == 1 ? Groups::of_16 : t.group_halves == 2 ? Groups::of_32 : Groups::longer;
 }
 
-// ---- Results --------------------------------------------------------------------------------------------------------
+// ---- Results -----------------------------------------------------------------------------------------------------
 
 // Columns [lanes * tile, ...) of one row of the output. Each step is rounded on its own.
-QUANT_INLINE void store_output(const LinearOutput& out, int row, int64_t tile, Float y) {
+QUANT_NOINLINE void store_output(const LinearOutput& out, int row, int64_t tile, Float y) {
     const int64_t first = tile * lanes, left = out.rows - first;
     float* to = out.out + row * out.out_stride + first;
     const float* residual = out.add ? out.add + row * out.add_stride + first : nullptr;
@@ -121,8 +121,7 @@ QUANT_INLINE void store_output(const LinearOutput& out, int row, int64_t tile, F
     }
 }
 
-// ---- One row: straight from the packed tile
-// --------------------------------------------------------------------------
+// ---- One row: straight from the packed tile ----------------------------------------------------------------------
 
 template <int Bits, Groups G>
 QUANT_NOINLINE Float multiply_row(const TileShape& t, const uint8_t* tile, const uint8_t* x) {
@@ -170,8 +169,7 @@ QUANT_NOINLINE Float multiply_row(const TileShape& t, const uint8_t* tile, const
     return y;
 }
 
-// ---- Several rows: scales, and codes of fewer than 8 bits, expanded first
-// ----------------------------------------------
+// ---- Several rows: scales, and codes of fewer than 8 bits, expanded first ----------------------------------------
 
 struct Expanded {
     const uint8_t* codes[weight_tiles];  // panels of blocks of 8 steps, a byte per code
@@ -311,20 +309,17 @@ QUANT_NOINLINE void multiply(const TileShape& t, const Expanded& w, const uint8_
             }
         }
     }
-    QUANT_UNROLL
-    for (int c = 0; c < C; ++c) {
-        QUANT_UNROLL
+    for (int c = 0; c < C; ++c)
         for (int i = 0; i < T; ++i) store_output(out, first_row + c, first_tile + i, y[i][c]);
-    }
 }
 
-// f(std::integral_constant<int, C>) for C = count <= row_tile.
+// f(Constant<C>) for C = count <= row_tile.
 template <int C = row_tile, class F>
 QUANT_INLINE auto with_count(int count, F f) {
     if constexpr (C > 1) {
         if (count < C) return with_count<C - 1>(count, f);
     }
-    return f(std::integral_constant<int, C>{});
+    return f(Constant<C>{});
 }
 
 // What differs between weights: how their codes are read, and how sums are kept.
@@ -339,8 +334,11 @@ struct Int8Functions {
 template <int Bits, Groups G>
 Int8Functions int8_functions_of() {
     // Codes of fewer bits may be taken as codes of more: the bound of their sums in 16 bits is only tighter.
-    constexpr int multiply_bits = Simd::fused_dot ? 8 : Bits == 5 || (Bits == 4 && G == Groups::of_16) ? 6 : Bits;
-    Int8Functions f{multiply_row<Bits, G>, expand<Bits>, {}};
+    [[maybe_unused]] constexpr int multiply_bits = Simd::fused_dot                                  ? 8
+                                                   : Bits == 5 || (Bits == 4 && G == Groups::of_16) ? 6
+                                                                                                    : Bits;
+    Int8Functions f{nullptr, expand<Bits>, {}};
+    if constexpr (direct_rows) f.multiply_row = multiply_row<Bits, G>;
     for (int count = 1; count <= row_tile; ++count)
         f.multiply[count - 1] = with_count(
             count, [](auto c) -> Int8Functions::Multiply { return multiply<multiply_bits, G, decltype(c)::value>; });
@@ -389,7 +387,7 @@ void linear_int8(const LinearWeights& weights, const LinearInput& in, const Line
     const Int8Functions functions = int8_functions(t);
     const int end = first_tile + tiles;
     const LinearOutput out = output_before(all, end);
-    if (in.rows == 1) {
+    if (in.rows == 1 && direct_rows) {
         for (int i = first_tile; i < end; ++i)
             store_output(out, 0, i, functions.multiply_row(t, tile_or_last(weights, i, end), in.activations));
         return;
@@ -405,36 +403,34 @@ void linear_int8(const LinearWeights& weights, const LinearInput& in, const Line
     }
 }
 
-// ---- a8w8: activations are int8 per row already, weights 8 bit with one scale a row
-// ------------------------------------
+// ---- a8w8: activations are int8 per row already, weights 8 bit with one scale a row ------------------------------
 //
 // Exact sums, then, each step rounded once:  y = (float(sum x (q - z)) * a) * s,  or with a minimum
 // y = (float(sum x q) * a) * s + (float(sum x) * a) * m.
 
-template <int C>
-QUANT_NOINLINE void multiply_s8(const TileShape& t, const uint8_t* const (&tiles)[weight_tiles], const uint8_t* x,
-                                const RowScale* rows, const LinearOutput& out, int first_row, int64_t first_tile) {
-    constexpr int T = weight_tiles;
+template <int T, int C>
+QUANT_NOINLINE void multiply_s8(const TileShape& t, const uint8_t* const* tiles, const uint8_t* x, const RowScale* rows,
+                                const LinearOutput& out, int first_row, int64_t first_tile) {
     Int sum[T][C];
     QUANT_UNROLL
     for (int c = 0; c < C; ++c) {
         QUANT_UNROLL
         for (int i = 0; i < T; ++i) sum[i][c] = Simd::set_int(-t.zero * rows[c].sum);
     }
-    size_t block = t.header_bytes;
+    const uint8_t* codes[T];
+    for (int i = 0; i < T; ++i) codes[i] = tiles[i] + t.header_bytes;
+    size_t block = 0;
     for (int b = 0; b < t.blocks; ++b, block += steps_per_block * step_bytes, x += block_cols * C)
         dot<8, T, C, 8>(
-            sum, [&](int i, int s) QUANT_INLINE_LAMBDA { return Simd::load_bytes(tiles[i] + block + s * step_bytes); },
+            sum, [&](int i, int s) QUANT_INLINE_LAMBDA { return Simd::load_bytes(codes[i] + block + s * step_bytes); },
             x);
-    QUANT_UNROLL
     for (int i = 0; i < T; ++i) {
         const GroupScale w = load_scale(t, tiles[i], 0);
-        QUANT_UNROLL
+        const Int zero_point = t.header == HeaderKind::integer ? Simd::round(w.offset) : Simd::set_int(0);
         for (int c = 0; c < C; ++c) {
             const Float a = Simd::set(rows[c].scale);
-            if (t.header == HeaderKind::integer)
-                sum[i][c] = Simd::sub(sum[i][c], Simd::mul(Simd::set_int(rows[c].sum), Simd::round(w.offset)));
-            Float y = Simd::mul(Simd::mul(Simd::to_float(sum[i][c]), a), w.scale);
+            const Int exact = Simd::sub(sum[i][c], Simd::mul(Simd::set_int(rows[c].sum), zero_point));
+            Float y = Simd::mul(Simd::mul(Simd::to_float(exact), a), w.scale);
             if (t.header == HeaderKind::minimum)
                 y = Simd::add(y, Simd::mul(Simd::mul(Simd::set(static_cast<float>(rows[c].sum)), a), w.offset));
             store_output(out, first_row + c, first_tile + i, y);
@@ -444,8 +440,16 @@ QUANT_NOINLINE void multiply_s8(const TileShape& t, const uint8_t* const (&tiles
 
 void linear_s8(const LinearWeights& weights, const LinearInput& in, const LinearOutput& all, int first_tile, int tiles,
                uint8_t*) {
+    const TileShape& t = *weights.shape;
     const int end = first_tile + tiles;
     const LinearOutput out = output_before(all, end);
+    if (in.rows == 1) {
+        for (int i = first_tile; i < end; ++i) {
+            const uint8_t* tile = tile_or_last(weights, i, end);
+            multiply_s8<1, 1>(t, &tile, in.activations, in.row_scales, out, 0, i);
+        }
+        return;
+    }
     const RowTiles rows = row_tiles(in.rows, row_tile);
     for (int i = first_tile; i < end; i += weight_tiles) {
         const uint8_t* packed[weight_tiles];
@@ -453,8 +457,8 @@ void linear_s8(const LinearWeights& weights, const LinearInput& in, const Linear
         for (int r = 0; r < rows.tiles; ++r) {
             const int first = tile_first(rows, r);
             with_count(tile_count(rows, r), [&](auto count) QUANT_INLINE_LAMBDA {
-                multiply_s8<decltype(count)::value>(*weights.shape, packed, in.activations + first * in.row_bytes,
-                                                    in.row_scales + first, out, first, i);
+                multiply_s8<weight_tiles, decltype(count)::value>(t, packed, in.activations + first * in.row_bytes,
+                                                                  in.row_scales + first, out, first, i);
             });
         }
     }

@@ -24,19 +24,19 @@ QUANT_INLINE Float exp(Float x) {
 template <class F>
 QUANT_INLINE void each_vector(int64_t cols, F f) {
     int64_t i = 0;
-    for (; i + lanes <= cols; i += lanes) f(i, std::integral_constant<int, lanes>{});
+    for (; i + lanes <= cols; i += lanes) f(i, Constant<lanes>{});
     if (i < cols) f(i, static_cast<int>(cols - i));
 }
 QUANT_INLINE Float load_part(const float* p, int n) {
     return Simd::load(p, n);
 }
-QUANT_INLINE Float load_part(const float* p, std::integral_constant<int, lanes>) {
+QUANT_INLINE Float load_part(const float* p, Constant<lanes>) {
     return Simd::load(p);
 }
 QUANT_INLINE void store_part(float* p, Float v, int n) {
     Simd::store(p, v, n);
 }
-QUANT_INLINE void store_part(float* p, Float v, std::integral_constant<int, lanes>) {
+QUANT_INLINE void store_part(float* p, Float v, Constant<lanes>) {
     Simd::store(p, v);
 }
 

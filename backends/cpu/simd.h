@@ -15,9 +15,7 @@
 #define QUANT_INLINE inline __attribute__((always_inline))
 #define QUANT_INLINE_LAMBDA __attribute__((always_inline))
 #define QUANT_NOINLINE __attribute__((noinline))
-#if defined(QUANT_KEEP_LOOPS)  // loops over arrays that no register file holds
-#define QUANT_UNROLL
-#elif defined(__clang__)
+#if defined(__clang__)
 #define QUANT_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define QUANT_UNROLL _Pragma("GCC unroll 32")

@@ -6,7 +6,7 @@ struct Simd {
     using Int = __m256i;
     using Bytes = __m256i;
 
-    // ---- Float ----
+    // ---- Float ---------------------------------------------------------------------------------------------------
     QUANT_INLINE static Float set(float x) { return _mm256_set1_ps(x); }
     QUANT_INLINE static Float load(const float* p) { return _mm256_loadu_ps(p); }
     QUANT_INLINE static Float load(const float* p, int n) { return _mm256_maskload_ps(p, mask(n)); }
@@ -40,7 +40,7 @@ struct Simd {
         return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(_mm256_andnot_si256(mask(first), mask(end))));
     }
 
-    // ---- Conversions ----
+    // ---- Conversions ---------------------------------------------------------------------------------------------
     QUANT_INLINE static Float to_float(Int a) { return _mm256_cvtepi32_ps(a); }
     QUANT_INLINE static Int round(Float a) { return _mm256_cvtps_epi32(a); }
     QUANT_INLINE static Float load_f16(const void* p) {
@@ -54,15 +54,14 @@ struct Simd {
         _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
     }
     QUANT_INLINE static Float load_e4m3(const uint8_t* p) {
-        __m128i code = _mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
-        __m128i magnitude = _mm_and_si128(code, _mm_set1_epi16(0x7f));
-        __m128i sign = _mm_slli_epi16(_mm_and_si128(code, _mm_set1_epi16(0x80)), 8);
-        __m128i half = _mm_or_si128(_mm_slli_epi16(magnitude, 7), sign);
-        half = _mm_blendv_epi8(half, _mm_set1_epi16(0x7e00), _mm_cmpeq_epi16(magnitude, _mm_set1_epi16(0x7f)));
+        __m128i code = _mm_cvtepi8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+        __m128i half = _mm_and_si128(_mm_slli_epi16(code, 7), _mm_set1_epi16(static_cast<short>(0xbf80)));
+        __m128i nan = _mm_set1_epi16(0x3f80);
+        half = _mm_blendv_epi8(half, _mm_set1_epi16(0x7e00), _mm_cmpeq_epi16(_mm_and_si128(half, nan), nan));
         return _mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256));
     }
 
-    // ---- Int ----
+    // ---- Int -----------------------------------------------------------------------------------------------------
     QUANT_INLINE static Int set_int(int32_t x) { return _mm256_set1_epi32(x); }
     QUANT_INLINE static Int add(Int a, Int b) { return _mm256_add_epi32(a, b); }
     QUANT_INLINE static Int sub(Int a, Int b) { return _mm256_sub_epi32(a, b); }
@@ -99,7 +98,7 @@ struct Simd {
         _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(x, x));
     }
 
-    // ---- Codes ----
+    // ---- Codes ---------------------------------------------------------------------------------------------------
     QUANT_INLINE static Bytes load_bytes(const uint8_t* p) {
         return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
     }
@@ -123,7 +122,7 @@ struct Simd {
         return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(v, 24 - 8 * J), 24));
     }
 
-    // ---- Integer dot product: through sums of two products in 16 bits ----
+    // ---- Integer dot product: through sums of two products in 16 bits --------------------------------------------
     // Largest sums, with activations of at most 127:
     //   4 bit  15 * 127 * 2 * 8 steps = 30480      6 bit  63 * 127 * 2 * 2 steps = 32004
     //   5 bit  31 * 127 * 2 * 4 steps = 31496      8 bit  128 * 127 * 2 * 1 step = 32512      (of 32767)

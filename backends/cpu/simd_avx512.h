@@ -5,7 +5,7 @@ struct Simd {
     using Int = __m512i;    // int32 lanes
     using Bytes = __m512i;  // 4 bytes a lane
 
-    // ---- Float ----
+    // ---- Float ---------------------------------------------------------------------------------------------------
     QUANT_INLINE static Float set(float x) { return _mm512_set1_ps(x); }
     QUANT_INLINE static Float load(const float* p) { return _mm512_loadu_ps(p); }
     QUANT_INLINE static Float load(const float* p, int n) { return _mm512_maskz_loadu_ps(mask(n), p); }
@@ -31,7 +31,7 @@ struct Simd {
         return _mm512_mask_blend_ps(mask(end) & ~mask(first), b, a);
     }
 
-    // ---- Conversions ----
+    // ---- Conversions ---------------------------------------------------------------------------------------------
     QUANT_INLINE static Float to_float(Int a) { return _mm512_cvtepi32_ps(a); }
     QUANT_INLINE static Int round(Float a) { return _mm512_cvtps_epi32(a); }  // half to even
     QUANT_INLINE static Float load_f16(const void* p) {
@@ -44,18 +44,17 @@ struct Simd {
     QUANT_INLINE static void store_f16(uint16_t* p, Float v) {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
     }
-    // e4m3 has the bits of a half whose exponent is 8 too small; 0x7f is its only NaN.
+    // e4m3 has the bits of a half whose exponent is 8 too small, once its sign is moved; 0x7f is its only NaN.
     QUANT_INLINE static Float load_e4m3(const uint8_t* p) {
-        __m256i code = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-        __m256i magnitude = _mm256_and_si256(code, _mm256_set1_epi16(0x7f));
-        __m256i sign = _mm256_slli_epi16(_mm256_and_si256(code, _mm256_set1_epi16(0x80)), 8);
-        __m256i half = _mm256_or_si256(_mm256_slli_epi16(magnitude, 7), sign);
-        half = _mm256_mask_mov_epi16(half, _mm256_cmpeq_epi16_mask(magnitude, _mm256_set1_epi16(0x7f)),
+        __m256i code = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+        __m256i half = _mm256_and_si256(_mm256_slli_epi16(code, 7), _mm256_set1_epi16(static_cast<short>(0xbf80)));
+        __m256i nan = _mm256_set1_epi16(0x3f80);
+        half = _mm256_mask_mov_epi16(half, _mm256_cmpeq_epi16_mask(_mm256_and_si256(half, nan), nan),
                                      _mm256_set1_epi16(0x7e00));
         return _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256));
     }
 
-    // ---- Int ----
+    // ---- Int -----------------------------------------------------------------------------------------------------
     QUANT_INLINE static Int set_int(int32_t x) { return _mm512_set1_epi32(x); }
     QUANT_INLINE static Int add(Int a, Int b) { return _mm512_add_epi32(a, b); }
     QUANT_INLINE static Int sub(Int a, Int b) { return _mm512_sub_epi32(a, b); }
@@ -86,7 +85,7 @@ struct Simd {
         _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v));
     }
 
-    // ---- Codes: 4 columns of `lanes` rows ----
+    // ---- Codes: 4 columns of `lanes` rows ------------------------------------------------------------------------
     QUANT_INLINE static Bytes load_bytes(const uint8_t* p) { return _mm512_loadu_si512(p); }
     QUANT_INLINE static void store_bytes(uint8_t* p, Bytes v) { _mm512_storeu_si512(p, v); }
     QUANT_INLINE static Bytes broadcast4(const uint8_t* p) {
@@ -111,7 +110,7 @@ struct Simd {
                                          : _mm512_and_si512(_mm512_srli_epi32(v, 8 * J), _mm512_set1_epi32(255)));
     }
 
-    // ---- Integer dot product: unsigned codes times int8, 4 products added to each lane ----
+    // ---- Integer dot product: unsigned codes times int8, 4 products added to each lane ---------------------------
     static constexpr bool fused_dot = true;
     QUANT_INLINE static Int dot(Int sum, Bytes codes, Bytes activations) {
         return _mm512_dpbusd_epi32(sum, codes, activations);
