@@ -20,13 +20,25 @@ constexpr bool direct_rows = true;
 //
 #include "backends/cpu/rowwise.inl"
 //
+// clang-format off: each needs those before it
 #include "backends/cpu/attention.inl"
+#include "backends/cpu/codes.inl"
+#include "backends/cpu/linear_float.inl"
+#include "backends/cpu/linear_int8.inl"
+#include "backends/cpu/rowwise.inl"
+// clang-format on
 
 }  // namespace
 
 #define QUANT_KERNELS kernels_avx512
 #define QUANT_LAYOUT layout_rows16
-#include "backends/cpu/kernel_list.inl"
+// clang-format off: each needs those before it
+#include "backends/cpu/attention.inl"
+#include "backends/cpu/codes.inl"
+#include "backends/cpu/linear_float.inl"
+#include "backends/cpu/linear_int8.inl"
+#include "backends/cpu/rowwise.inl"
+// clang-format on
 
 }  // namespace quant
 #endif
