@@ -9,8 +9,8 @@ namespace {
 
 #include "backends/cpu/simd_avx2.h"
 constexpr int row_tile = 4, weight_tiles = 1;  // 4 sums in 16 bits, 4 in 32 bits or float, 4 outputs, of 16 registers
-// In this order: each uses what is above it.
 constexpr bool direct_rows = true;
+// In this order: each uses what is above it.
 #include "backends/cpu/codes.inl"
 //
 #include "backends/cpu/linear_int8.inl"
@@ -19,25 +19,13 @@ constexpr bool direct_rows = true;
 //
 #include "backends/cpu/rowwise.inl"
 //
-// clang-format off: each needs those before it
 #include "backends/cpu/attention.inl"
-#include "backends/cpu/codes.inl"
-#include "backends/cpu/linear_float.inl"
-#include "backends/cpu/linear_int8.inl"
-#include "backends/cpu/rowwise.inl"
-// clang-format on
 
 }  // namespace
 
 #define QUANT_KERNELS kernels_avx2
 #define QUANT_LAYOUT layout_rows8
-// clang-format off: each needs those before it
-#include "backends/cpu/attention.inl"
-#include "backends/cpu/codes.inl"
-#include "backends/cpu/linear_float.inl"
-#include "backends/cpu/linear_int8.inl"
-#include "backends/cpu/rowwise.inl"
-// clang-format on
+#include "backends/cpu/kernel_list.inl"
 
 }  // namespace quant
 #endif

@@ -8,10 +8,9 @@ namespace quant {
 namespace {
 
 #include "backends/cpu/simd_avx512.h"
-constexpr int row_tile = 6,
-              weight_tiles = 2;  // 12 integer and 12 float sums, 2 weights, an activation: 27 of 32 registers
-// In this order: each uses what is above it.
+constexpr int row_tile = 6, weight_tiles = 2;  // 12 integer and 12 float sums, 2 weights, an activation: 27 registers
 constexpr bool direct_rows = true;
+// In this order: each uses what is above it.
 #include "backends/cpu/codes.inl"
 //
 #include "backends/cpu/linear_int8.inl"
@@ -20,25 +19,13 @@ constexpr bool direct_rows = true;
 //
 #include "backends/cpu/rowwise.inl"
 //
-// clang-format off: each needs those before it
 #include "backends/cpu/attention.inl"
-#include "backends/cpu/codes.inl"
-#include "backends/cpu/linear_float.inl"
-#include "backends/cpu/linear_int8.inl"
-#include "backends/cpu/rowwise.inl"
-// clang-format on
 
 }  // namespace
 
 #define QUANT_KERNELS kernels_avx512
 #define QUANT_LAYOUT layout_rows16
-// clang-format off: each needs those before it
-#include "backends/cpu/attention.inl"
-#include "backends/cpu/codes.inl"
-#include "backends/cpu/linear_float.inl"
-#include "backends/cpu/linear_int8.inl"
-#include "backends/cpu/rowwise.inl"
-// clang-format on
+#include "backends/cpu/kernel_list.inl"
 
 }  // namespace quant
 #endif

@@ -18,24 +18,21 @@ namespace {
 #include "backends/cpu/simd_portable.h"
 constexpr int row_tile = 2, weight_tiles = 1;
 constexpr bool direct_rows = false;  // smaller code
-// clang-format off: each needs those before it
-#include "backends/cpu/attention.inl"
+// In this order: each uses what is above it.
 #include "backends/cpu/codes.inl"
-#include "backends/cpu/linear_float.inl"
+//
 #include "backends/cpu/linear_int8.inl"
+//
+#include "backends/cpu/linear_float.inl"
+//
 #include "backends/cpu/rowwise.inl"
-// clang-format on
+//
+#include "backends/cpu/attention.inl"
 
 }  // namespace
 
 #define QUANT_KERNELS kernels_baseline
 #define QUANT_LAYOUT layout_rows8
-// clang-format off: each needs those before it
-#include "backends/cpu/attention.inl"
-#include "backends/cpu/codes.inl"
-#include "backends/cpu/linear_float.inl"
-#include "backends/cpu/linear_int8.inl"
-#include "backends/cpu/rowwise.inl"
-// clang-format on
+#include "backends/cpu/kernel_list.inl"
 
 }  // namespace quant
