@@ -57,29 +57,35 @@ int weight_tiles_of(const Weight& w, int lanes) {
 }
 
 // How a linear's weight tiles are cut into items of work. With many rows an item is what the kernel takes at once. With
-// few, reading the weights is all there is to do, and memory is fastest read in long runs: each thread's share is one
-// run, in some pieces so that a thread that falls behind can be helped. Consecutive items belong to different threads.
+// few, reading the weights is all there is to do, and memory is read fastest in long runs: each thread's share is one
+// run, in pieces of 4, 2, 1 and 1 eighths, so that all end at about the same time. Consecutive items belong to
+// different threads.
 struct WeightItems {
-    int tiles, each, shares, pieces;  // shares x pieces items of `each` tiles, the last ones perhaps empty
+    int tiles, each, shares = 1, pieces = 1;  // each: tiles in a piece, or in an eighth of a share
+    bool runs;
 
     WeightItems(const CpuKernels& k, const TileShape& shape, int tiles, int rows, int threads)
-        : tiles(tiles), each(k.weight_tiles), shares(1) {
-        if (rows <= 2 * k.row_tile) {
-            constexpr int unit = 4, most_pieces = 4;  // unit: what any kernel takes at once divides it
-            constexpr size_t least_bytes = 64 << 10;
-            const int units = (tiles + unit - 1) / unit,
-                      least = static_cast<int>(least_bytes / (unit * shape.tile_bytes + 1)) + 1;
-            shares = std::max(1, std::min(threads, units / least));
-            const int share = (units + shares - 1) / shares;
-            each = std::max(least, (share + most_pieces - 1) / most_pieces) * unit;
-            pieces = (share * unit + each - 1) / each;
+        : tiles(tiles), each(k.weight_tiles), runs(rows <= 2 * k.row_tile) {
+        if (runs) {
+            constexpr size_t least_bytes = 64 << 10;  // of a share
+            const size_t most_shares = static_cast<size_t>(tiles) * shape.tile_bytes / least_bytes;
+            shares = static_cast<int>(std::max<size_t>(1, std::min<size_t>(threads, most_shares)));
+            const int eighths = 8 * shares * each;
+            each *= (tiles + eighths - 1) / eighths;
+            pieces = 4;
         } else {
             pieces = (tiles + each - 1) / each;
         }
     }
     int count() const { return shares * pieces; }
-    int first(int item) const { return (item % shares * pieces + item / shares) * each; }
-    int size(int item) const { return std::min(each, tiles - first(item)); }  // <= 0: empty
+    int first(int item) const {
+        constexpr int starts[] = {0, 4, 6, 7};
+        return runs ? (item % shares * 8 + starts[item / shares]) * each : item * each;
+    }
+    int size(int item) const {  // <= 0: empty
+        constexpr int sizes[] = {4, 2, 1, 1};
+        return std::min(runs ? sizes[item / shares] * each : each, tiles - first(item));
+    }
 };
 
 LinearOutput linear_output(const Bound& b) {
