@@ -159,7 +159,8 @@ TEST_CASE("the command says what is wrong in one line and with its status", "[cl
 }
 
 TEST_CASE("tokenize gives the reference's ids", "[cli]") {
-    for (const json& test : reference()["tokenizer_cases"]) {
+    const json cases = reference()["tokenizer_cases"];
+    for (const json& test : cases) {
         const std::string text = test["text"];
         CAPTURE(text);
         TemporaryFile file(text);
@@ -174,7 +175,8 @@ TEST_CASE("tokenize gives the reference's ids", "[cli]") {
 }
 
 TEST_CASE("eval gives the reference's logits and continuations", "[cli]") {
-    for (const json& prompt : reference()["prompts"]) {
+    const json prompts = reference()["prompts"];
+    for (const json& prompt : prompts) {
         CAPTURE(prompt["text"].get<std::string>());
         TemporaryFile file;
         const json result = quant_json({"eval", model, "--scheme", "f32", "--tokens", joined(prompt["ids"]), "--logits",
