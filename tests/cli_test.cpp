@@ -260,7 +260,7 @@ TEST_CASE("perplexity scores every token after the BOS", "[cli]") {
     CHECK(other["tokens"] == same["tokens"]);
 }
 
-TEST_CASE("info, devices and bench have the keys that others build on", "[cli]") {
+TEST_CASE("info and devices have the keys that others build on", "[cli]") {
     const json info = quant_json({"info", model, "--scheme", "a8w8"});
     CHECK(info["architecture"] == "llama");
     CHECK(info["parameters"] == 7344384);
@@ -276,7 +276,9 @@ TEST_CASE("info, devices and bench have the keys that others build on", "[cli]")
     REQUIRE(!devices.empty());
     for (const json& device : devices) REQUIRE(has_keys(device, {"name", "description", "memory_total", "reason"}));
     CHECK(std::any_of(devices.begin(), devices.end(), [](const json& d) { return d["reason"].is_null(); }));
+}
 
+TEST_CASE("bench has the keys that others build on", "[cli][slow]") {
     const json bench = quant_json({"bench", model, "-p", "16", "-n", "4", "-r", "1", "-b", "2"});
     CHECK(has_keys(bench, {"prefill_tokens_per_second", "decode_tokens_per_second", "decode_bytes_per_token",
                            "decode_bandwidth_fraction", "prefill_peak_fraction", "load_seconds", "first_token_seconds",

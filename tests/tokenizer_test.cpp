@@ -476,7 +476,7 @@ TEST_CASE("without token types, the named special tokens are special", "[tokeniz
     CHECK(t->encode("\n</s>", false, true) == Ids{space, 3 + '\n', 2});
 }
 
-TEST_CASE("long texts take time in proportion", "[tokenizer]") {
+TEST_CASE("long texts take time in proportion", "[tokenizer][slow]") {
     Vocabulary v = Vocabulary::sentence_piece();
     ByteLevel bytes;
     for (const std::string& letter : {std::string("\xE2\x96\x81"), std::string("a")})
