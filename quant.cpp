@@ -159,9 +159,9 @@ quant_status open_model(quant_model** out, quant_runtime* rt, const quant_model_
         const LlamaConfig config = read_llama_config(*checkpoint);
         auto model = std::make_unique<quant_model>();
         model->loaded = std::shared_ptr<quant_loaded_model>(new quant_loaded_model{
-            services, Model(std::move(checkpoint), stage_devices(*services, opt, config.layers), services->threads,
-                            choice, static_cast<size_t>(opt.cache_positions),
-                            progress_callback(opt.progress, opt.user, "load"))});
+            services,
+            Model(std::move(checkpoint), stage_devices(*services, opt, config.layers), services->threads, choice,
+                  static_cast<size_t>(opt.cache_positions), progress_callback(opt.progress, opt.user, "load"))});
         *out = model.release();
     });
 }
@@ -182,20 +182,32 @@ void give_array(const From& result, To* out, size_t cap, size_t* needed) {
 
 // ---- Version and status ------------------------------------------------------------------------------------------
 
-int quant_version(void) { return QUANT_VERSION; }
+int quant_version(void) {
+    return QUANT_VERSION;
+}
 
 const char* quant_status_name(quant_status status) {
     switch (status) {
-        case QUANT_OK: return "QUANT_OK";
-        case QUANT_CANCELLED: return "QUANT_CANCELLED";
-        case QUANT_ERR_ARGUMENT: return "QUANT_ERR_ARGUMENT";
-        case QUANT_ERR_MEMORY: return "QUANT_ERR_MEMORY";
-        case QUANT_ERR_IO: return "QUANT_ERR_IO";
-        case QUANT_ERR_CORRUPT: return "QUANT_ERR_CORRUPT";
-        case QUANT_ERR_UNSUPPORTED: return "QUANT_ERR_UNSUPPORTED";
-        case QUANT_ERR_DEVICE: return "QUANT_ERR_DEVICE";
-        case QUANT_ERR_CONTEXT_FULL: return "QUANT_ERR_CONTEXT_FULL";
-        case QUANT_ERR_CACHE_FULL: return "QUANT_ERR_CACHE_FULL";
+        case QUANT_OK:
+            return "QUANT_OK";
+        case QUANT_CANCELLED:
+            return "QUANT_CANCELLED";
+        case QUANT_ERR_ARGUMENT:
+            return "QUANT_ERR_ARGUMENT";
+        case QUANT_ERR_MEMORY:
+            return "QUANT_ERR_MEMORY";
+        case QUANT_ERR_IO:
+            return "QUANT_ERR_IO";
+        case QUANT_ERR_CORRUPT:
+            return "QUANT_ERR_CORRUPT";
+        case QUANT_ERR_UNSUPPORTED:
+            return "QUANT_ERR_UNSUPPORTED";
+        case QUANT_ERR_DEVICE:
+            return "QUANT_ERR_DEVICE";
+        case QUANT_ERR_CONTEXT_FULL:
+            return "QUANT_ERR_CONTEXT_FULL";
+        case QUANT_ERR_CACHE_FULL:
+            return "QUANT_ERR_CACHE_FULL";
     }
     return "unknown status";
 }
@@ -211,9 +223,13 @@ quant_status quant_runtime_create(quant_runtime** out, const quant_host* host, q
     });
 }
 
-void quant_runtime_destroy(quant_runtime* rt) { delete rt; }
+void quant_runtime_destroy(quant_runtime* rt) {
+    delete rt;
+}
 
-int quant_device_count(const quant_runtime* rt) { return rt ? static_cast<int>(rt->services->devices.size()) : 0; }
+int quant_device_count(const quant_runtime* rt) {
+    return rt ? static_cast<int>(rt->services->devices.size()) : 0;
+}
 
 quant_status quant_device_get(const quant_runtime* rt, int device, quant_device_info* out) {
     return guarded(nullptr, [&] {
@@ -253,7 +269,9 @@ quant_support quant_device_supports(const quant_runtime* rt, int device, const c
     return support;
 }
 
-const char* quant_scheme_name(int index) { return scheme_listed(index); }
+const char* quant_scheme_name(int index) {
+    return scheme_listed(index);
+}
 
 quant_status quant_device_probe(quant_runtime* rt, const char* device, unsigned which, quant_limits* out,
                                 quant_error* err) {
@@ -265,7 +283,8 @@ quant_status quant_device_probe(quant_runtime* rt, const char* device, unsigned 
     });
 }
 
-// ---- Model ------------------------------------------------------------------------------------------------------------
+// ---- Model
+// ------------------------------------------------------------------------------------------------------------
 
 quant_status quant_model_open(quant_model** out, quant_runtime* rt, const char* path, const quant_model_options* opt,
                               quant_error* err) {
@@ -297,9 +316,13 @@ quant_status quant_model_open_shape(quant_model** out, quant_runtime* rt, const 
     });
 }
 
-const char* quant_shape_name(int index) { return shape_name(index); }
+const char* quant_shape_name(int index) {
+    return shape_name(index);
+}
 
-void quant_model_destroy(quant_model* m) { delete m; }
+void quant_model_destroy(quant_model* m) {
+    delete m;
+}
 
 quant_status quant_model_save(const quant_model* m, const char* path, quant_progress_fn progress, void* user,
                               quant_error* err) {
@@ -362,7 +385,9 @@ quant_status quant_model_get_info(const quant_model* m, quant_model_info* out) {
     });
 }
 
-size_t quant_model_contract_count(const quant_model* m) { return m ? m->loaded->model.contract().size() : 0; }
+size_t quant_model_contract_count(const quant_model* m) {
+    return m ? m->loaded->model.contract().size() : 0;
+}
 
 quant_status quant_model_contract(const quant_model* m, size_t index, quant_contract* out) {
     return guarded(nullptr, [&] {
@@ -382,14 +407,15 @@ const char* quant_model_meta(const quant_model* m, const char* key) {
     return value;
 }
 
-// ---- Text ---------------------------------------------------------------------------------------------------------------
+// ---- Text
+// ---------------------------------------------------------------------------------------------------------------
 
-quant_status quant_tokenize(const quant_model* m, const char* text, size_t len, unsigned flags, int32_t* out, size_t cap,
-                            size_t* needed, quant_error* err) {
+quant_status quant_tokenize(const quant_model* m, const char* text, size_t len, unsigned flags, int32_t* out,
+                            size_t cap, size_t* needed, quant_error* err) {
     return guarded(err, [&] {
         require(m && (text || len == 0), "model or text is null");
-        give_array(m->loaded->model.required_tokenizer().encode(std::string(text, text + len), flags & QUANT_ADD_SPECIAL,
-                                                                flags & QUANT_PARSE_SPECIAL),
+        give_array(m->loaded->model.required_tokenizer().encode(std::string(text, text + len),
+                                                                flags & QUANT_ADD_SPECIAL, flags & QUANT_PARSE_SPECIAL),
                    out, cap, needed);
     });
 }
@@ -435,7 +461,8 @@ quant_status quant_chat_format(const quant_model* m, const quant_message* messag
     });
 }
 
-// ---- Session --------------------------------------------------------------------------------------------------------------
+// ---- Session
+// --------------------------------------------------------------------------------------------------------------
 
 quant_status quant_session_create(quant_session** out, quant_model* m, const quant_session_options* opt,
                                   quant_error* err) {
@@ -450,7 +477,9 @@ quant_status quant_session_create(quant_session** out, quant_model* m, const qua
     });
 }
 
-void quant_session_destroy(quant_session* s) { delete s; }
+void quant_session_destroy(quant_session* s) {
+    delete s;
+}
 
 quant_status quant_session_eval(quant_session* s, const int32_t* tokens, size_t n, const float** logits,
                                 quant_error* err) {
@@ -521,8 +550,12 @@ quant_status quant_session_reuse(quant_session* s, const int32_t* tokens, size_t
     });
 }
 
-size_t quant_session_length(const quant_session* s) { return s ? s->session->length() : 0; }
-size_t quant_session_context(const quant_session* s) { return s ? s->session->context() : 0; }
+size_t quant_session_length(const quant_session* s) {
+    return s ? s->session->length() : 0;
+}
+size_t quant_session_context(const quant_session* s) {
+    return s ? s->session->context() : 0;
+}
 
 void quant_session_cancel(quant_session* s) {
     if (s) s->session->cancel();

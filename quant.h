@@ -79,7 +79,7 @@ QUANT_API void quant_runtime_destroy(quant_runtime* rt); /* models keep their ru
 
 typedef struct quant_device_info {
     size_t struct_size;
-    char name[32];         /* what quant_model_options.device takes: "cpu", "cpu:avx2", "cpu:reference" */
+    char name[32]; /* what quant_model_options.device takes: "cpu", "cpu:avx2", "cpu:reference" */
     char description[96];
     char reason[128];      /* why it is not usable on this machine, or "" */
     uint64_t memory_total; /* bytes; 0 = unknown */
@@ -101,14 +101,14 @@ typedef int (*quant_progress_fn)(void* user, const char* stage, float done);
 
 typedef struct quant_model_options {
     size_t struct_size;
-    const char* device; /* "cpu", "cpu:avx512", "cpu:avx2", "cpu:baseline", "cpu:reference"; NULL = best */
-    int device_layers;  /* layers on the device, the rest on cpu; 0 = all */
-    const char* scheme; /* "a16w4:g128": quantize while loading; NULL = as stored */
-    const char* head;   /* scheme of the output head alone; NULL = scheme */
-    const char* kv;     /* cache type: "f16" (NULL) */
-    int exact;          /* 1: a16w* kernels keep float activations */
-    int no_mmap;        /* 1: read instead of map, for files that may be truncated meanwhile */
-    int cache_positions; /* limit of the sessions' shared pool of cache pages, in positions; 0 = no limit */
+    const char* device;         /* "cpu", "cpu:avx512", "cpu:avx2", "cpu:baseline", "cpu:reference"; NULL = best */
+    int device_layers;          /* layers on the device, the rest on cpu; 0 = all */
+    const char* scheme;         /* "a16w4:g128": quantize while loading; NULL = as stored */
+    const char* head;           /* scheme of the output head alone; NULL = scheme */
+    const char* kv;             /* cache type: "f16" (NULL) */
+    int exact;                  /* 1: a16w* kernels keep float activations */
+    int no_mmap;                /* 1: read instead of map, for files that may be truncated meanwhile */
+    int cache_positions;        /* limit of the sessions' shared pool of cache pages, in positions; 0 = no limit */
     quant_progress_fn progress; /* stage "load" */
     void* user;
 } quant_model_options;
@@ -125,7 +125,7 @@ QUANT_API quant_status quant_model_open_memory(quant_model** out, quant_runtime*
  * nothing and there is no tokenizer. */
 QUANT_API quant_status quant_model_open_shape(quant_model** out, quant_runtime* rt, const char* shape,
                                               const quant_model_options* opt, quant_error* err);
-QUANT_API const char* quant_shape_name(int index); /* NULL past the end */
+QUANT_API const char* quant_shape_name(int index);  /* NULL past the end */
 QUANT_API void quant_model_destroy(quant_model* m); /* sessions keep their model alive */
 
 /* Writes a GGUF file in which the weights are as this model has them (as loaded and quantized) and that holds the
@@ -145,14 +145,14 @@ typedef struct quant_model_info {
     char architecture[32]; /* "llama", "qwen2" */
     char file_kind[32];    /* "GGUF", "Hugging Face", "random" */
     uint64_t parameters;
-    uint64_t weight_bytes;          /* linears and head, as on the device: codes, scales, zeros */
-    uint64_t decode_weight_bytes;   /* of those, what decoding one token reads */
-    uint64_t decode_operations;     /* multiplications and additions of the linears for one token */
+    uint64_t weight_bytes;        /* linears and head, as on the device: codes, scales, zeros */
+    uint64_t decode_weight_bytes; /* of those, what decoding one token reads */
+    uint64_t decode_operations;   /* multiplications and additions of the linears for one token */
     uint64_t cache_bytes_per_position;
-    double bits_per_weight;         /* of linears and head */
+    double bits_per_weight;                                                  /* of linears and head */
     int layers, hidden, heads, kv_heads, head_dim, ffn, vocabulary, context; /* context: trained length */
-    int bos, eos;                   /* token ids, -1 = none */
-    int has_chat_template;          /* quant_chat_format can render it */
+    int bos, eos;                                                            /* token ids, -1 = none */
+    int has_chat_template;                                                   /* quant_chat_format can render it */
 } quant_model_info;
 QUANT_API quant_status quant_model_get_info(const quant_model* m, quant_model_info* out);
 
@@ -178,8 +178,8 @@ enum {
  * is QUANT_OK with *needed > cap. */
 QUANT_API quant_status quant_tokenize(const quant_model* m, const char* text, size_t len, unsigned flags, int32_t* out,
                                       size_t cap, size_t* needed, quant_error* err);
-QUANT_API quant_status quant_detokenize(const quant_model* m, const int32_t* tokens, size_t n, unsigned flags, char* out,
-                                        size_t cap, size_t* needed, quant_error* err);
+QUANT_API quant_status quant_detokenize(const quant_model* m, const int32_t* tokens, size_t n, unsigned flags,
+                                        char* out, size_t cap, size_t* needed, quant_error* err);
 /* 1 if generation ends at this token (end of text, end of turn). */
 QUANT_API int quant_token_is_end(const quant_model* m, int32_t token);
 QUANT_API int quant_token_is_special(const quant_model* m, int32_t token);
@@ -260,14 +260,18 @@ typedef struct quant_sampling {
 typedef int (*quant_token_fn)(void* user, int32_t token, const char* text, size_t len);
 typedef struct quant_generate_options {
     size_t struct_size;
-    int max_tokens;           /* 0 = until the end token or the context is full */
-    quant_sampling sampling;  /* zero: greedy */
-    const char* const* stop;  /* stop strings: the text ends before the first that appears */
+    int max_tokens;          /* 0 = until the end token or the context is full */
+    quant_sampling sampling; /* zero: greedy */
+    const char* const* stop; /* stop strings: the text ends before the first that appears */
     size_t stop_count;
-    int ignore_end;           /* 1: end tokens do not stop */
+    int ignore_end; /* 1: end tokens do not stop */
 } quant_generate_options;
 typedef enum quant_stop_reason {
-    QUANT_STOP_LENGTH = 0, QUANT_STOP_END = 1, QUANT_STOP_STRING = 2, QUANT_STOP_CALLBACK = 3, QUANT_STOP_CONTEXT = 4
+    QUANT_STOP_LENGTH = 0,
+    QUANT_STOP_END = 1,
+    QUANT_STOP_STRING = 2,
+    QUANT_STOP_CALLBACK = 3,
+    QUANT_STOP_CONTEXT = 4
 } quant_stop_reason;
 /* Appends the prompt, then samples. With n = 0 it goes on from the last evaluated token. *reason may be NULL. */
 QUANT_API quant_status quant_generate(quant_session* s, const int32_t* prompt, size_t n,

@@ -30,9 +30,9 @@ enum class Usage : uint8_t { weights, cache, activations };
 
 // `rows` consecutive rows of a planar matrix taken apart by unpack_row, or their planar arrays: what a layout packs.
 struct PackRows {
-    Format format;            // of the matrix
+    Format format;  // of the matrix
     int64_t cols = 0;
-    int rows = 0;             // <= tile_rows; the layout pads a short last tile with zero codes and zero scales
+    int rows = 0;                    // <= tile_rows; the layout pads a short last tile with zero codes and zero scales
     const uint8_t* codes = nullptr;  // quantized elements: one byte per code, [rows][cols]; float elements: their bytes
     const float* scales = nullptr;   // [rows][groups_per_row]
     const float* offsets = nullptr;  // [rows][groups_per_row]: minimum or zero point (see unpack_row)
@@ -93,8 +93,8 @@ struct StepSequence {
     int first_page = 0;  // its page table: Step::pages[first_page + position / 64]
 };
 struct Step {
-    std::vector<int32_t> tokens, positions;   // [rows]
-    std::vector<int32_t> output_rows;         // [outputs]
+    std::vector<int32_t> tokens, positions;  // [rows]
+    std::vector<int32_t> output_rows;        // [outputs]
     std::vector<StepSequence> sequences;
     std::vector<int32_t> pages;
     const CacheStorage* cache = nullptr;
@@ -153,7 +153,8 @@ class Backend {
     virtual std::unique_ptr<Plan> record(const std::vector<Bound>& nodes, int max_rows) = 0;
     virtual void run(Plan& plan, const Step& step) = 0;  // asynchronous; keeps what it needs of step
     virtual void wait() = 0;                             // device errors surface here
-    // Measures the device's limits: bit 0 of `which` = streaming reads, bit 1 = arithmetic. Not measured: left as it is.
+    // Measures the device's limits: bit 0 of `which` = streaming reads, bit 1 = arithmetic. Not measured: left as it
+    // is.
     virtual void probe(unsigned which, quant_limits* limits) = 0;
 };
 

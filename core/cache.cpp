@@ -8,7 +8,9 @@
 namespace quant {
 namespace {
 constexpr size_t chunk_bytes = size_t{8} << 20;  // grow by about this much
-size_t pages_for(size_t positions) { return (positions + page_positions - 1) / page_positions; }
+size_t pages_for(size_t positions) {
+    return (positions + page_positions - 1) / page_positions;
+}
 }  // namespace
 
 CachePool::CachePool(std::vector<Part> parts, size_t max_positions)
@@ -49,8 +51,9 @@ void CachePool::grow() {
 int32_t CachePool::take() {
     if (free_.empty()) {
         if (references_.size() >= max_pages_)
-            fail(QUANT_ERR_CACHE_FULL, "the cache pool of " + std::to_string(max_pages_ * page_positions) +
-                                           " positions is exhausted: end or rewind another session, or raise the limit");
+            fail(QUANT_ERR_CACHE_FULL,
+                 "the cache pool of " + std::to_string(max_pages_ * page_positions) +
+                     " positions is exhausted: end or rewind another session, or raise the limit");
         grow();
     }
     const int32_t page = free_.back();

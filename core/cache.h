@@ -28,7 +28,7 @@ class CachePool {
     // Makes room for positions up to `length`, and a page of its own for every position from s.length on (copy on
     // write). Throws Error(CACHE_FULL) or std::bad_alloc with `s` as it was.
     void reserve(Sequence& s, size_t length);
-    void truncate(Sequence& s, size_t length) noexcept;  // forgets positions from `length` on
+    void truncate(Sequence& s, size_t length) noexcept;             // forgets positions from `length` on
     void share(const Sequence& from, size_t length, Sequence& to);  // `to` was empty
 
     const CacheStorage& storage(size_t part) const { return parts_[part].storage; }

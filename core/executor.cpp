@@ -47,7 +47,7 @@ struct Executor::Chunk {
         size_t first_output;           // index of its first output in the request's logits
     };
     std::vector<Piece> pieces;
-    std::vector<size_t> done;     // per request: tokens of earlier chunks
+    std::vector<size_t> done;  // per request: tokens of earlier chunks
     Step step;
     std::vector<float> logits;
 };

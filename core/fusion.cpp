@@ -36,8 +36,7 @@ bool merge_linears(Context& c, int index) {
     const Node first = c.graph.nodes[index];
     if (first.op != Op::linear || c.graph.values[first.out].parent >= 0) return false;
     const Value* in0 = &c.graph.values[first.in[0]];
-    const Kernel* kernel =
-        find_kernel(c.backend, Op::linear, first, first.weight, in0, &c.graph.values[first.out]);
+    const Kernel* kernel = find_kernel(c.backend, Op::linear, first, first.weight, in0, &c.graph.values[first.out]);
     if (!kernel || !kernel->weights || kernel->weights->tile_rows == 0) return false;
     std::vector<int> members;
     std::vector<const Weight*> weights;
@@ -75,9 +74,12 @@ bool fold_quantize(Context& c, int index) {
     const int producer = c.writer(quantize.in[0]);
     if (producer < 0) return false;
     Node fused = c.graph.nodes[producer];
-    if (fused.op == Op::rmsnorm) fused.op = Op::rmsnorm_quantize;
-    else if (fused.op == Op::silu_mul) fused.op = Op::silu_mul_quantize;
-    else return false;
+    if (fused.op == Op::rmsnorm)
+        fused.op = Op::rmsnorm_quantize;
+    else if (fused.op == Op::silu_mul)
+        fused.op = Op::silu_mul_quantize;
+    else
+        return false;
     fused.out = quantize.out;
     if (!c.has_kernel(fused)) return false;
     c.graph.nodes[index] = fused;

@@ -26,23 +26,25 @@ struct Value {
 // Memory of a quantized value of at most `rows` rows: codes [rows][round_up(cols, 64)], the padding zero, then
 // RowScale[rows]. Memory of an f32 value: [rows][cols].
 struct RowScale {
-    float scale;   // value = code * scale
-    int32_t sum;   // s8: sum of the row's codes; e4m3: 0
+    float scale;  // value = code * scale
+    int32_t sum;  // s8: sum of the row's codes; e4m3: 0
 };
-inline int64_t codes_stride(int64_t cols) { return (cols + 63) / 64 * 64; }
+inline int64_t codes_stride(int64_t cols) {
+    return (cols + 63) / 64 * 64;
+}
 
 enum class Op : uint8_t {
-    embed,         // out = rows of weight (the embedding table) chosen by the step's tokens
-    rope_angles,   // out[row, 2i], [row, 2i+1] = cos, sin of float(position) * weight[i]; cols = head_dim
-    rmsnorm,       // out = in0 * rsqrt(mean(in0^2) + eps) * weight
-    quantize,      // out (s8 or e4m3) = in0 rounded as Activation says
-    linear,        // out = in0 * weight^T + bias
-    rope,          // out = in0 (heads x head_dim) turned by in1 (rope_angles)
-    cache_write,   // cache[layer] at the rows' positions = in0 (k), in1 (v), in f16
-    attention,     // out = softmax(scale * in0 . K^T) V over the row's sequence, causal, `window` positions (0 = all)
-    silu_mul,      // out = in0 / (1 + exp(-in0)) * in1
-    add,           // out = in0 + in1
-    select_rows,   // out (Rows::outputs) = the step's output rows of in0
+    embed,        // out = rows of weight (the embedding table) chosen by the step's tokens
+    rope_angles,  // out[row, 2i], [row, 2i+1] = cos, sin of float(position) * weight[i]; cols = head_dim
+    rmsnorm,      // out = in0 * rsqrt(mean(in0^2) + eps) * weight
+    quantize,     // out (s8 or e4m3) = in0 rounded as Activation says
+    linear,       // out = in0 * weight^T + bias
+    rope,         // out = in0 (heads x head_dim) turned by in1 (rope_angles)
+    cache_write,  // cache[layer] at the rows' positions = in0 (k), in1 (v), in f16
+    attention,    // out = softmax(scale * in0 . K^T) V over the row's sequence, causal, `window` positions (0 = all)
+    silu_mul,     // out = in0 / (1 + exp(-in0)) * in1
+    add,          // out = in0 + in1
+    select_rows,  // out (Rows::outputs) = the step's output rows of in0
     // Fused; the reference is the sequence of the parts.
     rmsnorm_quantize,   // rmsnorm, quantize
     silu_mul_quantize,  // silu_mul, quantize
@@ -55,14 +57,14 @@ const char* op_name(Op op);
 struct Node {
     Op op{};
     int in[4] = {-1, -1, -1, -1};
-    int out = -1;                   // -1: cache_write
+    int out = -1;  // -1: cache_write
     const Weight* weight = nullptr;
-    float eps = 0;                  // rmsnorm
-    int layer = 0;                  // cache ops: index among the cache's layers
+    float eps = 0;                              // rmsnorm
+    int layer = 0;                              // cache ops: index among the cache's layers
     int heads = 0, kv_heads = 0, head_dim = 0;  // rope (heads of in0), cache ops, attention
-    int window = 0;                 // attention
-    float scale = 1;                // attention
-    bool adjacent_pairs = false;    // rope turns (2i, 2i+1); else (i, i + head_dim/2)
+    int window = 0;                             // attention
+    float scale = 1;                            // attention
+    bool adjacent_pairs = false;                // rope turns (2i, 2i+1); else (i, i + head_dim/2)
 };
 
 struct Graph {

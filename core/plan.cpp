@@ -9,7 +9,9 @@ namespace quant {
 namespace {
 
 constexpr size_t alignment = 64;
-size_t align(size_t n) { return (n + alignment - 1) / alignment * alignment; }
+size_t align(size_t n) {
+    return (n + alignment - 1) / alignment * alignment;
+}
 
 int rows_of(const Value& v, const PlanShape& shape) {
     return v.rows == Rows::outputs ? shape.max_outputs : shape.max_rows;
@@ -109,14 +111,15 @@ std::vector<Bound> bind(const Graph& graph, const MemoryPlan& memory, const Plan
         for (int i = 0; i < 4; ++i)
             if (node.in[i] >= 0) b.in[i] = operand(graph, memory, shape, arena, node.in[i]);
         if (node.out >= 0) b.out = operand(graph, memory, shape, arena, node.out);
-        b.kernel = find_kernel(backend, node.op, node, node.weight, node.in[0] >= 0 ? &graph.values[node.in[0]] : nullptr,
-                               node.out >= 0 ? &graph.values[node.out] : nullptr);
+        b.kernel =
+            find_kernel(backend, node.op, node, node.weight, node.in[0] >= 0 ? &graph.values[node.in[0]] : nullptr,
+                        node.out >= 0 ? &graph.values[node.out] : nullptr);
         if (!b.kernel)
-            fail(QUANT_ERR_UNSUPPORTED, backend.name() + " has no kernel for " + op_name(node.op) +
-                                            (node.weight ? " of " + node.weight->name + " in " +
-                                                               format_name(node.weight->format)
-                                                         : std::string()) +
-                                            ": choose another --device or --scheme");
+            fail(QUANT_ERR_UNSUPPORTED,
+                 backend.name() + " has no kernel for " + op_name(node.op) +
+                     (node.weight ? " of " + node.weight->name + " in " + format_name(node.weight->format)
+                                  : std::string()) +
+                     ": choose another --device or --scheme");
         bound.push_back(b);
     }
     return bound;

@@ -21,8 +21,8 @@ struct Scheme {
 bool operator==(const Scheme& a, const Scheme& b);
 
 bool scheme_parse(const std::string& text, Scheme* out);
-std::string scheme_name(const Scheme& s);            // canonical; a format outside the grammar: its format_name
-std::string activation_name(Activation a);           // "f32", "s8:token", "e4m3:token"
-const char* scheme_listed(int index);                // the schemes to list to a user; null past the end
+std::string scheme_name(const Scheme& s);   // canonical; a format outside the grammar: its format_name
+std::string activation_name(Activation a);  // "f32", "s8:token", "e4m3:token"
+const char* scheme_listed(int index);       // the schemes to list to a user; null past the end
 
 }  // namespace quant

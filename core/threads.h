@@ -22,7 +22,8 @@ class ThreadPool {
     // done. Concurrent callers take turns.
     template <class F>
     void parallel(int items, F&& f) {
-        run(items, [](void* arg, int item, int slot) { (*static_cast<std::remove_reference_t<F>*>(arg))(item, slot); },
+        run(
+            items, [](void* arg, int item, int slot) { (*static_cast<std::remove_reference_t<F>*>(arg))(item, slot); },
             const_cast<void*>(static_cast<const void*>(&f)));
     }
 

@@ -6,7 +6,9 @@
 
 namespace quant {
 namespace {
-size_t align64(size_t n) { return (n + 63) / 64 * 64; }
+size_t align64(size_t n) {
+    return (n + 63) / 64 * 64;
+}
 
 // Moves scales and zeros to the entries of a stored row.
 void move_parameters(WeightView& w, int64_t rows, int64_t stored) {
@@ -40,8 +42,7 @@ WeightView row_view(const WeightView& w, int64_t row) {
     return r;
 }
 
-RowSource::RowSource(const WeightView& view, const Format& target)
-    : view_(view), target_(target) {
+RowSource::RowSource(const WeightView& view, const Format& target) : view_(view), target_(target) {
     if (target == view.format) return;
     encoder_.emplace(target, view.rows, view.cols);
     scales_.resize(scales_bytes(target, view.rows, view.cols));
@@ -55,7 +56,8 @@ RowSource::RowSource(const WeightView& view, const Format& target)
 }
 
 size_t RowSource::scratch_bytes() const {
-    return !encoder_ ? 0 : align64(codes_row_bytes(target_, view_.cols)) + static_cast<size_t>(view_.cols) * sizeof(float);
+    return !encoder_ ? 0
+                     : align64(codes_row_bytes(target_, view_.cols)) + static_cast<size_t>(view_.cols) * sizeof(float);
 }
 
 WeightView RowSource::row(int64_t row, uint8_t* scratch) {

@@ -38,9 +38,12 @@ void check_tensors(const Checkpoint& c, const LlamaConfig& config) {
             const char* part;
             int64_t rows, cols;
         };
-        const Matrix matrices[] = {{"attn_q", q, config.hidden},          {"attn_k", kv, config.hidden},
-                                   {"attn_v", kv, config.hidden},         {"attn_output", config.hidden, q},
-                                   {"ffn_gate", config.ffn, config.hidden}, {"ffn_up", config.ffn, config.hidden},
+        const Matrix matrices[] = {{"attn_q", q, config.hidden},
+                                   {"attn_k", kv, config.hidden},
+                                   {"attn_v", kv, config.hidden},
+                                   {"attn_output", config.hidden, q},
+                                   {"ffn_gate", config.ffn, config.hidden},
+                                   {"ffn_up", config.ffn, config.hidden},
                                    {"ffn_down", config.hidden, config.ffn}};
         for (const Matrix& m : matrices) {
             expect(c, name(m.part, ".weight"), m.rows, m.cols);
@@ -75,8 +78,7 @@ std::vector<float> rope_frequencies(const Checkpoint& c, const LlamaConfig& conf
     if (!(base > 0) || !std::isfinite(base)) fail(QUANT_ERR_CORRUPT, prefix + "rope.freq_base must be positive");
     const int half = config.head_dim / 2;
     std::vector<float> frequencies(half);
-    for (int i = 0; i < half; ++i)
-        frequencies[i] = static_cast<float>(1.0 / std::pow(base, 2.0 * i / config.head_dim));
+    for (int i = 0; i < half; ++i) frequencies[i] = static_cast<float>(1.0 / std::pow(base, 2.0 * i / config.head_dim));
 
     const std::string scaling = prefix + "rope.scaling.";
     const std::string type = m.text(scaling + "type", "none");
@@ -104,15 +106,17 @@ std::vector<float> rope_frequencies(const Checkpoint& c, const LlamaConfig& conf
 
 }  // namespace
 
-std::string layer_tensor(int layer, const char* part) { return "blk." + std::to_string(layer) + "." + part; }
+std::string layer_tensor(int layer, const char* part) {
+    return "blk." + std::to_string(layer) + "." + part;
+}
 
 LlamaConfig read_llama_config(const Checkpoint& c) {
     const Metadata& m = c.metadata;
     LlamaConfig config;
     config.architecture = m.text("general.architecture", "");
     if (config.architecture != "llama" && config.architecture != "qwen2")
-        fail(QUANT_ERR_UNSUPPORTED, "architecture '" + config.architecture +
-                                        "' is not supported (llama, mistral and qwen2 are)");
+        fail(QUANT_ERR_UNSUPPORTED,
+             "architecture '" + config.architecture + "' is not supported (llama, mistral and qwen2 are)");
     config.adjacent_pairs = config.architecture == "llama";
     const std::string prefix = config.architecture + ".";
     if (m.integer(prefix + "expert_count", 0) > 0)
@@ -129,8 +133,8 @@ LlamaConfig read_llama_config(const Checkpoint& c) {
     config.head_dim = bounded(prefix + "attention.key_length",
                               m.integer(prefix + "attention.key_length", config.hidden / config.heads), 2, 1024);
     config.context = bounded(prefix + "context_length", m.integer(prefix + "context_length", 2048), 2, 1 << 28);
-    config.window = bounded(prefix + "attention.sliding_window", m.integer(prefix + "attention.sliding_window", 0),
-                            0, 1 << 28);
+    config.window =
+        bounded(prefix + "attention.sliding_window", m.integer(prefix + "attention.sliding_window", 0), 0, 1 << 28);
     config.norm_epsilon = static_cast<float>(m.number(prefix + "attention.layer_norm_rms_epsilon", 1e-5));
     if (config.heads % config.kv_heads != 0 || config.head_dim % 2 != 0)
         fail(QUANT_ERR_CORRUPT, "attention heads do not fit: " + std::to_string(config.heads) + " heads, " +
@@ -141,7 +145,8 @@ LlamaConfig read_llama_config(const Checkpoint& c) {
         fail(QUANT_ERR_UNSUPPORTED, "value heads or rotary parts of another size than the key heads are not supported");
 
     const TensorInfo* table = c.find("token_embd.weight");
-    if (!table) fail(QUANT_ERR_CORRUPT, "the checkpoint has no tensor token_embd.weight: is it a vocabulary-only file?");
+    if (!table)
+        fail(QUANT_ERR_CORRUPT, "the checkpoint has no tensor token_embd.weight: is it a vocabulary-only file?");
     config.vocabulary = bounded("rows of token_embd.weight", table->rows, 1, 1 << 26);
     expect(c, "token_embd.weight", config.vocabulary, config.hidden);
     config.tied = c.find("output.weight") == nullptr;

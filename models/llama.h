@@ -12,12 +12,13 @@ struct LlamaConfig {
     int layers = 0, heads = 0, kv_heads = 0, head_dim = 0, window = 0;
     int64_t hidden = 0, ffn = 0, vocabulary = 0, context = 0;
     float norm_epsilon = 1e-5f;
-    bool adjacent_pairs = true;              // rotary convention of the q and k rows
-    bool tied = false;                       // the output head is the embedding table
-    std::vector<float> rope_frequencies;     // [head_dim / 2], radians per position, scaling applied
+    bool adjacent_pairs = true;           // rotary convention of the q and k rows
+    bool tied = false;                    // the output head is the embedding table
+    std::vector<float> rope_frequencies;  // [head_dim / 2], radians per position, scaling applied
 };
 
-// Reads and checks the metadata and the shapes of all tensors. Throws Error (CORRUPT, UNSUPPORTED) naming the key or tensor.
+// Reads and checks the metadata and the shapes of all tensors. Throws Error (CORRUPT, UNSUPPORTED) naming the key or
+// tensor.
 LlamaConfig read_llama_config(const Checkpoint& checkpoint);
 
 // Name of a layer's tensor: "blk.3.attn_q" + ".weight" | ".bias".
@@ -27,8 +28,8 @@ std::string layer_tensor(int layer, const char* part);
 class WeightSource {
   public:
     virtual ~WeightSource() = default;
-    virtual const Weight* table(const std::string& tensor) = 0;   // the embedding
-    virtual const Weight* vector(const std::string& tensor) = 0;  // a norm's gain, f32
+    virtual const Weight* table(const std::string& tensor) = 0;            // the embedding
+    virtual const Weight* vector(const std::string& tensor) = 0;           // a norm's gain, f32
     virtual const Weight* linear(const std::string& name, bool head) = 0;  // NAME.weight and NAME.bias if there
     virtual const Weight* rope_frequencies() = 0;
 };

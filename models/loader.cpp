@@ -18,7 +18,9 @@ bool same_codes(const Format& a, const Format& b) {
 namespace {
 
 constexpr int64_t batch_elements = 2 << 20;  // between two calls of progress: well under 50 ms of work
-size_t align64(size_t n) { return (n + 63) / 64 * 64; }
+size_t align64(size_t n) {
+    return (n + 63) / 64 * 64;
+}
 
 // Memory in which one thread takes a tile of rows apart and packs it.
 class TileScratch {
@@ -298,7 +300,8 @@ void WeightLoader::store_row(const Weight& w, int64_t row, const WeightView& one
         stage_.backend->write(w.data.buffer, at.scales + index * parameters.scale_bytes, one.scales,
                               parameters.scale_bytes);
     if (parameters.zero_bytes)
-        stage_.backend->write(w.data.buffer, at.zeros + index * parameters.zero_bytes, one.zeros, parameters.zero_bytes);
+        stage_.backend->write(w.data.buffer, at.zeros + index * parameters.zero_bytes, one.zeros,
+                              parameters.zero_bytes);
 }
 
 void WeightLoader::load_linear(Entry& e, ThreadPool& threads, const std::function<void(uint64_t)>& progress) {
@@ -349,9 +352,13 @@ void WeightLoader::load(ThreadPool& threads, const std::function<void(uint64_t)>
                 e.weight.layout = layout_of(e);
                 load_linear(e, threads, progress);
                 break;
-            case Entry::Kind::table: load_table(e); break;
+            case Entry::Kind::table:
+                load_table(e);
+                break;
             case Entry::Kind::vector:
-            case Entry::Kind::frequencies: load_vector(e); break;
+            case Entry::Kind::frequencies:
+                load_vector(e);
+                break;
         }
     }
 }

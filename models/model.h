@@ -38,7 +38,7 @@ class Model {
     uint64_t parameters() const { return parameters_; }
     ChatTemplate chat_template() const { return chat_; }
     const Tokenizer* tokenizer() const { return tokenizer_.get(); }
-    const Tokenizer& required_tokenizer() const;              // throws Error(UNSUPPORTED) if there is none
+    const Tokenizer& required_tokenizer() const;                     // throws Error(UNSUPPORTED) if there is none
     const std::string* metadata_text(const std::string& key) const;  // null: absent or an array
 
   private:

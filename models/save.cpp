@@ -20,8 +20,9 @@ struct Output {
 };
 
 bool is_linear(const std::string& name) {
-    static constexpr const char* parts[] = {".attn_q.weight",   ".attn_k.weight", ".attn_v.weight", ".attn_output.weight",
-                                            ".ffn_gate.weight", ".ffn_up.weight", ".ffn_down.weight"};
+    static constexpr const char* parts[] = {".attn_q.weight",      ".attn_k.weight",   ".attn_v.weight",
+                                            ".attn_output.weight", ".ffn_gate.weight", ".ffn_up.weight",
+                                            ".ffn_down.weight"};
     return name.compare(0, 4, "blk.") == 0 && std::any_of(std::begin(parts), std::end(parts), [&](const char* part) {
                const size_t n = std::strlen(part);
                return name.size() > n && name.compare(name.size() - n, n, part) == 0;
@@ -47,10 +48,14 @@ std::vector<Output> plan_outputs(const Checkpoint& checkpoint, const LlamaConfig
         outputs.push_back(std::move(o));
     };
     for (const TensorInfo& t : checkpoint.tensors) {
-        if (t.vector) add(t.name, t, Format{});
-        else if (t.name == "output.weight") add(t.name, t, choose_scheme(checkpoint, t, choice, true).weight);
-        else if (is_linear(t.name)) add(t.name, t, choose_scheme(checkpoint, t, choice, false).weight);
-        else add(t.name, t, t.format);
+        if (t.vector)
+            add(t.name, t, Format{});
+        else if (t.name == "output.weight")
+            add(t.name, t, choose_scheme(checkpoint, t, choice, true).weight);
+        else if (is_linear(t.name))
+            add(t.name, t, choose_scheme(checkpoint, t, choice, false).weight);
+        else
+            add(t.name, t, t.format);
     }
     if (config.tied) {  // a head in another format than the embedding is a tensor of its own
         const TensorInfo& table = *checkpoint.find("token_embd.weight");

@@ -13,7 +13,9 @@ Session::Session(std::shared_ptr<const Model> model, int context)
     if (context < 0) fail(QUANT_ERR_ARGUMENT, "context must not be negative");
 }
 
-Session::~Session() { model_->executor().rewind(sequence_, 0); }
+Session::~Session() {
+    model_->executor().rewind(sequence_, 0);
+}
 
 std::unique_ptr<Session> Session::fork(size_t length) {
     if (length > sequence_.length)
@@ -165,8 +167,10 @@ quant_stop_reason Session::generate(const int32_t* prompt, size_t n, const quant
     if (reason != QUANT_STOP_CALLBACK) {  // what was held back
         bool stopped = false;
         std::string rest = stops.push(stream.flush(), &stopped);
-        if (stopped) reason = QUANT_STOP_STRING;
-        else rest += stops.flush();
+        if (stopped)
+            reason = QUANT_STOP_STRING;
+        else
+            rest += stops.flush();
         if (!rest.empty()) show(token, rest);
     }
     return reason;

@@ -9,8 +9,8 @@ namespace quant {
 
 const char* shape_name(int index);  // null past the end
 
-// A checkpoint of f16 weights, normally distributed with deviation 0.02, and a made-up vocabulary of the right size. Throws
-// Error(ARGUMENT) for an unknown name, listing the known ones.
+// A checkpoint of f16 weights, normally distributed with deviation 0.02, and a made-up vocabulary of the right size.
+// Throws Error(ARGUMENT) for an unknown name, listing the known ones.
 std::unique_ptr<Checkpoint> random_checkpoint(const std::string& shape);
 
 }  // namespace quant

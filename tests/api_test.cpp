@@ -45,8 +45,8 @@ Generated generate(quant_model* m, const std::string& prompt, quant_generate_opt
     REQUIRE(quant_session_create(&s.s, m, nullptr, nullptr) == QUANT_OK);
     std::vector<int32_t> ids(prompt.size() + 8);
     size_t n = 0;
-    REQUIRE(quant_tokenize(m, prompt.data(), prompt.size(), QUANT_ADD_SPECIAL | QUANT_PARSE_SPECIAL, ids.data(), ids.size(),
-                           &n, nullptr) == QUANT_OK);
+    REQUIRE(quant_tokenize(m, prompt.data(), prompt.size(), QUANT_ADD_SPECIAL | QUANT_PARSE_SPECIAL, ids.data(),
+                           ids.size(), &n, nullptr) == QUANT_OK);
     options.struct_size = sizeof options;
     options.sampling.struct_size = sizeof options.sampling;
     Generated g;
@@ -130,7 +130,8 @@ TEST_CASE("a model tells its shape, contract and metadata", "[api]") {
         quant_contract line{};
         line.struct_size = sizeof line;
         REQUIRE(quant_model_contract(m.m, i, &line) == QUANT_OK);
-        if (std::string(line.tensor) == "token_embd.weight" && std::string(line.weights) == "s8:channel:f16") head = true;
+        if (std::string(line.tensor) == "token_embd.weight" && std::string(line.weights) == "s8:channel:f16")
+            head = true;
     }
     CHECK(head);
     CHECK(quant_model_meta(m.m, "general.architecture") == std::string("llama"));
@@ -170,8 +171,10 @@ TEST_CASE("stop strings cut the text before them", "[api]") {
     CHECK(stopped.text == whole.text.substr(0, cut));
 }
 
-TEST_CASE("a saved model computes what the loaded one does, from path, descriptor, memory and without mapping", "[api][slow]") {
-    for (const char* scheme : {"f16", "a16w8", "a16w8:g32:sym", "a16w4:g32", "a16w4:g32:sym", "a8w8", "fp8", "fp8:block"}) {
+TEST_CASE("a saved model computes what the loaded one does, from path, descriptor, memory and without mapping",
+          "[api][slow]") {
+    for (const char* scheme :
+         {"f16", "a16w8", "a16w8:g32:sym", "a16w4:g32", "a16w4:g32:sym", "a8w8", "fp8", "fp8:block"}) {
         INFO(scheme);
         Model loaded;
         quant_model_options o = options_with(scheme);
@@ -181,7 +184,8 @@ TEST_CASE("a saved model computes what the loaded one does, from path, descripto
         const quant_status saved = quant_model_save(loaded.m, file.path.c_str(), nullptr, nullptr, &error);
         INFO(error.message);
         REQUIRE(saved == QUANT_OK);
-        REQUIRE(quant_quantize_file(nullptr, tiny.c_str(), again.path.c_str(), scheme, nullptr, nullptr, nullptr, &error) == QUANT_OK);
+        REQUIRE(quant_quantize_file(nullptr, tiny.c_str(), again.path.c_str(), scheme, nullptr, nullptr, nullptr,
+                                    &error) == QUANT_OK);
         const std::vector<char> bytes = read_all(file.path);
         CHECK(bytes == read_all(again.path));
 
@@ -288,8 +292,8 @@ TEST_CASE("progress is reported and can cancel loading and writing", "[api]") {
     }
     TemporaryFile file("quant_cancelled.gguf");
     const quant_status written = quant_quantize_file(
-        nullptr, tiny.c_str(), file.path.c_str(), "a16w8", nullptr, [](void*, const char*, float done) { return done > 0.5f ? 1 : 0; },
-        nullptr, nullptr);
+        nullptr, tiny.c_str(), file.path.c_str(), "a16w8", nullptr,
+        [](void*, const char*, float done) { return done > 0.5f ? 1 : 0; }, nullptr, nullptr);
     CHECK(written == QUANT_CANCELLED);
     CHECK_FALSE(std::filesystem::exists(file.path));
     CHECK_FALSE(std::filesystem::exists(file.path + ".partial"));

@@ -10,7 +10,9 @@
 
 namespace quant {
 
-std::string tiny_path() { return std::string(QUANT_TEST_SOURCE_DIR) + "/models/tiny"; }
+std::string tiny_path() {
+    return std::string(QUANT_TEST_SOURCE_DIR) + "/models/tiny";
+}
 
 namespace {
 
@@ -106,9 +108,9 @@ std::shared_ptr<Model> load_test_model(std::unique_ptr<Checkpoint> checkpoint, c
     std::vector<StageDevice> stages;
     for (const auto& [name, layers] : devices) {
         const DeviceServices device = services.device(exact);
-        stages.push_back({name.rfind("loopback", 0) == 0 ? create_loopback(name, device)
-                                                         : create_backend(name.c_str(), device),
-                          layers});
+        stages.push_back(
+            {name.rfind("loopback", 0) == 0 ? create_loopback(name, device) : create_backend(name.c_str(), device),
+             layers});
     }
     WeightChoice choice;
     if (!scheme.empty()) {

@@ -18,7 +18,9 @@ std::atomic<bool> armed{false};
 std::atomic<long> countdown{0};  // the allocation that fails, counted from now
 std::atomic<long> live{0};       // made while armed and not yet freed
 
-bool refuse() { return armed && countdown.fetch_sub(1) == 0; }
+bool refuse() {
+    return armed && countdown.fetch_sub(1) == 0;
+}
 
 // A header in front of each block says whether it was counted.
 constexpr size_t header = 64;
@@ -44,13 +46,27 @@ void* operator new(size_t bytes) {
     if (!p) throw std::bad_alloc();
     return p;
 }
-void* operator new[](size_t bytes) { return operator new(bytes); }
-void* operator new(size_t bytes, const std::nothrow_t&) noexcept { return counted_alloc(bytes); }
-void* operator new[](size_t bytes, const std::nothrow_t&) noexcept { return counted_alloc(bytes); }
-void operator delete(void* p) noexcept { counted_free(p); }
-void operator delete[](void* p) noexcept { counted_free(p); }
-void operator delete(void* p, size_t) noexcept { counted_free(p); }
-void operator delete[](void* p, size_t) noexcept { counted_free(p); }
+void* operator new[](size_t bytes) {
+    return operator new(bytes);
+}
+void* operator new(size_t bytes, const std::nothrow_t&) noexcept {
+    return counted_alloc(bytes);
+}
+void* operator new[](size_t bytes, const std::nothrow_t&) noexcept {
+    return counted_alloc(bytes);
+}
+void operator delete(void* p) noexcept {
+    counted_free(p);
+}
+void operator delete[](void* p) noexcept {
+    counted_free(p);
+}
+void operator delete(void* p, size_t) noexcept {
+    counted_free(p);
+}
+void operator delete[](void* p, size_t) noexcept {
+    counted_free(p);
+}
 
 using namespace quant;
 
@@ -100,8 +116,7 @@ quant_status load_and_generate(const char* path, const std::vector<char>& gguf, 
         generate.struct_size = sizeof generate;
         generate.max_tokens = 3;
         generate.ignore_end = 1;
-        if (status == QUANT_OK)
-            status = quant_generate(session, ids, n, &generate, nullptr, nullptr, nullptr, nullptr);
+        if (status == QUANT_OK) status = quant_generate(session, ids, n, &generate, nullptr, nullptr, nullptr, nullptr);
     }
     quant_session_destroy(session);
     quant_model_destroy(model);
@@ -128,7 +143,15 @@ long sweep(const char* path, const std::vector<char>& gguf, const char* scheme, 
 }
 
 void add_vocabulary(Metadata& m, int size) {
-    std::vector<std::string> tokens = {"<unk>", "<s>", "</s>", "\xe2\x96\x81", "a", "b", "c", "\xe2\x96\x81" "a"};
+    std::vector<std::string> tokens = {"<unk>",
+                                       "<s>",
+                                       "</s>",
+                                       "\xe2\x96\x81",
+                                       "a",
+                                       "b",
+                                       "c",
+                                       "\xe2\x96\x81"
+                                       "a"};
     std::vector<int64_t> types = {2, 3, 3, 1, 1, 1, 1, 1};
     while (static_cast<int>(tokens.size()) < size) {
         tokens.push_back("w" + std::to_string(tokens.size()));

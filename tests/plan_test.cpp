@@ -34,8 +34,8 @@ TEST_CASE("values that live at the same time never share memory", "[plan]") {
                     if (g.root(a) != a || g.root(b) != b || !alive(a, node) || !alive(b, node)) continue;
                     const size_t a_bytes = value_bytes(g.values[a], g.values[a].rows == Rows::step ? 64 : 8);
                     const size_t b_bytes = value_bytes(g.values[b], g.values[b].rows == Rows::step ? 64 : 8);
-                    const bool apart = plan.offsets[a] + a_bytes <= plan.offsets[b] ||
-                                       plan.offsets[b] + b_bytes <= plan.offsets[a];
+                    const bool apart =
+                        plan.offsets[a] + a_bytes <= plan.offsets[b] || plan.offsets[b] + b_bytes <= plan.offsets[a];
                     if (!apart) FAIL("values " << a << " and " << b << " overlap at node " << node);
                 }
     }

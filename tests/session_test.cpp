@@ -22,12 +22,13 @@ std::vector<int32_t> greedy(Session& s, const std::vector<int32_t>& prompt, int 
     options.max_tokens = n;
     options.ignore_end = 1;
     std::vector<int32_t> tokens;
-    s.generate(prompt.data(), prompt.size(), options,
-               [](void* user, int32_t token, const char*, size_t) {
-                   static_cast<std::vector<int32_t>*>(user)->push_back(token);
-                   return 0;
-               },
-               &tokens);
+    s.generate(
+        prompt.data(), prompt.size(), options,
+        [](void* user, int32_t token, const char*, size_t) {
+            static_cast<std::vector<int32_t>*>(user)->push_back(token);
+            return 0;
+        },
+        &tokens);
     return tokens;
 }
 

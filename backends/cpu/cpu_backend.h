@@ -11,14 +11,20 @@ struct CpuBuffer : Buffer {
     uint8_t* data = nullptr;
     bool adopted = false;
 };
-inline uint8_t* host_pointer(const Slice& s) { return static_cast<CpuBuffer*>(s.buffer)->data + s.offset; }
+inline uint8_t* host_pointer(const Slice& s) {
+    return static_cast<CpuBuffer*>(s.buffer)->data + s.offset;
+}
 
 // Where a node's operands lie; usable while recording, too.
-inline int row_count(const Operand& o, const Step& step) { return o.rows == Rows::step ? step.rows() : step.outputs(); }
+inline int row_count(const Operand& o, const Step& step) {
+    return o.rows == Rows::step ? step.rows() : step.outputs();
+}
 inline float* f32_row(const Operand& o, int64_t row) {
     return reinterpret_cast<float*>(host_pointer(o.data)) + row * o.stride;
 }
-inline uint8_t* codes_row(const Operand& o, int64_t row) { return host_pointer(o.data) + row * o.stride; }
+inline uint8_t* codes_row(const Operand& o, int64_t row) {
+    return host_pointer(o.data) + row * o.stride;
+}
 inline RowScale* row_scales(const Operand& o) {
     return reinterpret_cast<RowScale*>(host_pointer(o.data) + o.row_scales);
 }
@@ -61,8 +67,9 @@ class Recorder {
     std::unique_ptr<uint8_t*> workspace_address{new uint8_t*(nullptr)};
 };
 
-// Kernel tables by instruction set, each in its own file (backends/cpu/kernels_*.cpp); best rows first. A device's table is
-// its instruction set's rows, then the reference rows. `exact` leaves out kernels that round float activations to int8.
+// Kernel tables by instruction set, each in its own file (backends/cpu/kernels_*.cpp); best rows first. A device's
+// table is its instruction set's rows, then the reference rows. `exact` leaves out kernels that round float activations
+// to int8.
 void append_reference_kernels(std::vector<Kernel>& table);
 void append_baseline_kernels(std::vector<Kernel>& table, bool exact);
 #if defined(__x86_64__) || defined(_M_X64)

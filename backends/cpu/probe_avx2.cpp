@@ -13,7 +13,8 @@ int int8_loop(int rounds) {
     for (auto& s : sum) s = _mm256_setzero_si256();
     for (int r = 0; r < rounds; ++r) {
         for (int i = 0; i < chains; ++i)
-            sum[i] = _mm256_add_epi32(sum[i], _mm256_madd_epi16(_mm256_maddubs_epi16(a, _mm256_add_epi8(b, sum[i])), one));
+            sum[i] =
+                _mm256_add_epi32(sum[i], _mm256_madd_epi16(_mm256_maddubs_epi16(a, _mm256_add_epi8(b, sum[i])), one));
     }
     __m256i total = sum[0];
     for (int i = 1; i < chains; ++i) total = _mm256_xor_si256(total, sum[i]);
