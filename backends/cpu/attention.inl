@@ -13,11 +13,8 @@ struct AttentionScratch {
     float* q;        // tiles of C queries: [head_dim][C]
     float* weights;  // [queries][64]: scores, then their exponentials
     float* mean;     // [queries][head_dim]: sum of weight * v
-    float* largest;  // [queries]: score so far
-    float* total;    // [queries][lanes]: sums of weights
+    float *largest, *total;
 };
-constexpr float lowest_score = -3.0e38f;
-
 QUANT_INLINE AttentionScratch attention_scratch(uint8_t* scratch, int queries, int head_dim) {
     AttentionScratch s;
     float* at = reinterpret_cast<float*>(scratch);
@@ -34,7 +31,7 @@ QUANT_INLINE AttentionScratch attention_scratch(uint8_t* scratch, int queries, i
 }
 size_t scratch_attention(int max_queries, int head_dim) {
     return sizeof(float) * (2 * static_cast<size_t>(page_positions) * head_dim +
-                            static_cast<size_t>(max_queries) * (2 * head_dim + page_positions + 1 + lanes));
+                            static_cast<size_t>(max_queries) * (2 * head_dim + page_positions + 2));
 }
 
 // out[c][j] (+)= sum over i < n of x(c, i) * rows[i][j], for V vectors from column j on; x(c, i) = x[c * xc + i * xi].
@@ -76,35 +73,35 @@ QUANT_NOINLINE void multiply_page_columns(const float* x, int64_t xc, int64_t xi
     for (; j < cols; j += lanes) multiply_page<C, 1, Accumulate>(x, xc, xi, rows + j, cols, n, out + j, out_stride);
 }
 
-// Scores -> weights 2^(score - largest) for positions [first, end) of the page; the sums so far shrink if the largest
-// score rises. `scale` makes the scores those of powers of two.
+// Scores -> weights for positions [first, end) of the page; the sums so far shrink if the largest score rises.
 QUANT_INLINE void soften(const AttentionScratch& s, int query, int first, int end, float scale, int head_dim) {
     constexpr int vectors = page_positions / lanes;
-    const bool whole = first == 0 && end == page_positions;
     float* weights = s.weights + static_cast<int64_t>(query) * page_positions;
-    float* total = s.total + static_cast<int64_t>(query) * lanes;
-    Float score[vectors], largest = Simd::set(s.largest[query]), before = largest;
+    float* mean = s.mean + static_cast<int64_t>(query) * head_dim;
+    const Float lowest = Simd::set(-3.0e38f), zero = Simd::set(0);
+    Float score[vectors], largest = lowest;
     for (int i = 0; i < vectors; ++i) {
         score[i] = Simd::mul(Simd::load(weights + i * lanes), Simd::set(scale));
-        if (!whole)
-            score[i] = Simd::select_lanes(first - i * lanes, end - i * lanes, score[i], Simd::set(lowest_score));
+        score[i] = Simd::select_lanes(first - i * lanes, end - i * lanes, score[i], lowest);
         largest = Simd::max(score[i], largest);
     }
-    Float sum = Simd::load(total);
-    if (Simd::any_greater(largest, before)) {
-        largest = Simd::set(s.largest[query] = Simd::reduce_max(largest));
-        const Float shrink = exp2(Simd::sub(before, largest));
-        sum = Simd::mul(sum, shrink);
-        float* mean = s.mean + static_cast<int64_t>(query) * head_dim;
-        for (int i = 0; i < head_dim; i += lanes) Simd::store(mean + i, Simd::mul(Simd::load(mean + i), shrink));
-    }
+    const float before = s.largest[query], risen = Simd::reduce_max(Simd::max(Simd::set(before), largest));
+    Float sum = zero;
     for (int i = 0; i < vectors; ++i) {
-        Float e = exp2(Simd::sub(score[i], largest));
-        if (!whole) e = Simd::select_lanes(first - i * lanes, end - i * lanes, e, Simd::set(0));
+        Float e = exp(Simd::sub(score[i], Simd::set(risen)));
+        e = Simd::select_lanes(first - i * lanes, end - i * lanes, e, zero);
         sum = Simd::add(sum, e);
         Simd::store(weights + i * lanes, e);
     }
-    Simd::store(total, sum);
+    if (risen > before) {
+        float shrink[lanes];
+        Simd::store(shrink, exp(Simd::set(before - risen)));
+        s.total[query] *= shrink[0];
+        s.largest[query] = risen;
+        for (int i = 0; i < head_dim; i += lanes)
+            Simd::store(mean + i, Simd::mul(Simd::load(mean + i), Simd::set(shrink[0])));
+    }
+    s.total[query] += Simd::reduce_add(sum);
 }
 
 void attention(const AttentionTile& t, uint8_t* scratch) {
@@ -122,8 +119,10 @@ void attention(const AttentionTile& t, uint8_t* scratch) {
             for (int k = 0; k < dim; ++k) to[k * count + c] = from[k];
         }
     }
-    for (int query = 0; query < queries; ++query) s.largest[query] = lowest_score;
-    std::memset(s.total, 0, sizeof(float) * static_cast<size_t>(queries) * lanes);
+    for (int query = 0; query < queries; ++query) {
+        s.largest[query] = -3.0e38f;
+        s.total[query] = 0;
+    }
     std::memset(s.mean, 0, sizeof(float) * static_cast<size_t>(queries) * dim);
 
     const int last_position = t.first_position + t.rows - 1;
@@ -155,7 +154,7 @@ void attention(const AttentionTile& t, uint8_t* scratch) {
                 const int begin = begin_of(query) > 0 ? begin_of(query) : 0;
                 const int end = end_of(query) < page_positions ? end_of(query) : page_positions;
                 if (begin < end)
-                    soften(s, query, begin, end, t.scale * 1.44269504f, dim);
+                    soften(s, query, begin, end, t.scale, dim);
                 else
                     std::memset(s.weights + static_cast<int64_t>(query) * page_positions, 0,
                                 sizeof(float) * page_positions);
@@ -169,7 +168,7 @@ void attention(const AttentionTile& t, uint8_t* scratch) {
     for (int query = 0; query < queries; ++query) {
         float* to = t.out + query / t.heads * t.out_stride + query % t.heads * dim;
         const float* mean = s.mean + static_cast<int64_t>(query) * dim;
-        const Float total = Simd::set(Simd::reduce_add(Simd::load(s.total + static_cast<int64_t>(query) * lanes)));
+        const Float total = Simd::set(s.total[query]);
         for (int i = 0; i < dim; i += lanes) Simd::store(to + i, Simd::div(Simd::load(mean + i), total));
     }
 }
