@@ -40,6 +40,7 @@ int main(void) {
     size_t n = 0;
     int32_t token = 0;
     char text[8];
+    int usable;
     host.struct_size = sizeof host;
     host.threads = 1;
     device.struct_size = sizeof device;
@@ -59,8 +60,10 @@ int main(void) {
     CHECK(quant_device_count(runtime) > 0);
     CHECK(quant_device_get(runtime, 0, &device) == QUANT_OK && device.name[0] != 0);
     CHECK(quant_device_get(runtime, 100000, &device) == QUANT_ERR_ARGUMENT);
-    CHECK(quant_device_supports(runtime, 0, "f32") != QUANT_NONE);
-    CHECK(quant_device_supports(runtime, 0, "no such scheme") == QUANT_NONE);
+    for (usable = 0; quant_device_get(runtime, usable, &device) == QUANT_OK && device.reason[0]; ++usable)
+        CHECK(quant_device_supports(runtime, usable, "f32") == QUANT_NONE);
+    CHECK(quant_device_supports(runtime, usable, "f32") != QUANT_NONE);
+    CHECK(quant_device_supports(runtime, usable, "no such scheme") == QUANT_NONE);
 
     FAILS(QUANT_ERR_ARGUMENT, quant_runtime_create(NULL, NULL, &error));
     FAILS(QUANT_ERR_IO, quant_model_open(&model, runtime, "/nonexistent/model.gguf", NULL, &error));

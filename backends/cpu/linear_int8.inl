@@ -121,6 +121,14 @@ QUANT_NOINLINE void store_output(const LinearOutput& out, int row, int64_t tile,
     }
 }
 
+// The lines that a product will write, so that they are here when it is done.
+template <int T, int C>
+QUANT_INLINE void prefetch_output(const LinearOutput& out, int first_row, int64_t first_tile) {
+    for (int c = 0; c < C; ++c)
+        for (int i = 0; i < T; ++i)
+            Simd::prefetch(out.out + (first_row + c) * out.out_stride + (first_tile + i) * lanes);
+}
+
 // ---- One row: straight from the packed tile ----------------------------------------------------------------------
 
 template <int Bits, Groups G>
@@ -222,6 +230,7 @@ template <int Bits, Groups G, int C>
 QUANT_NOINLINE void multiply(const TileShape& t, const Expanded& w, const uint8_t* x, const LinearOutput& out,
                              int first_row, int64_t first_tile) {
     constexpr int T = weight_tiles;
+    prefetch_output<T, C>(out, first_row, first_tile);
     Float y[T][C];
     QUANT_UNROLL
     for (int i = 0; i < T; ++i) {
@@ -411,6 +420,7 @@ void linear_int8(const LinearWeights& weights, const LinearInput& in, const Line
 template <int T, int C>
 QUANT_NOINLINE void multiply_s8(const TileShape& t, const uint8_t* const* tiles, const uint8_t* x, const RowScale* rows,
                                 const LinearOutput& out, int first_row, int64_t first_tile) {
+    prefetch_output<T, C>(out, first_row, first_tile);
     Int sum[T][C];
     QUANT_UNROLL
     for (int c = 0; c < C; ++c) {

@@ -5,6 +5,7 @@ struct Simd {
     using Float = __m256;
     using Int = __m256i;
     using Bytes = __m256i;
+    QUANT_INLINE static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
     // ---- Float ---------------------------------------------------------------------------------------------------
     QUANT_INLINE static Float set(float x) { return _mm256_set1_ps(x); }

@@ -4,6 +4,7 @@ struct Simd {
     using Float = __m512;
     using Int = __m512i;    // int32 lanes
     using Bytes = __m512i;  // 4 bytes a lane
+    QUANT_INLINE static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
     // ---- Float ---------------------------------------------------------------------------------------------------
     QUANT_INLINE static Float set(float x) { return _mm512_set1_ps(x); }

@@ -67,6 +67,7 @@ struct Simd {
     using Float = Float8;
     using Int = Int8x32;
     using Bytes = Int8x32;
+    QUANT_INLINE static void prefetch(const void*) {}
 
     // ---- Float ---------------------------------------------------------------------------------------------------
     QUANT_INLINE static Float set(float x) { return Float{x, x, x, x, x, x, x, x}; }
