@@ -7,8 +7,16 @@
 #include "formats/float_types.h"
 
 namespace quant {
+
+// q = round((w - shift) / scale) within [low, high], + zero_point
+struct Encoder::Affine {
+    float scale, shift, low, high;
+    uint8_t zero_point;
+};
+
 namespace {
 
+using Affine = Encoder::Affine;
 using Range = Encoder::Range;
 
 // NaNs are passed over. Lanes, because a single running minimum would be one long chain.
@@ -33,12 +41,6 @@ Range range_of(const float* values, int64_t n) {
 Range united(const Range& a, const Range& b) {
     return {std::min(a.min, b.min), std::max(a.max, b.max)};
 }
-
-// q = round((w - shift) / scale) within [low, high], + zero_point
-struct Affine {
-    float scale, shift, low, high;
-    uint8_t zero_point;
-};
 
 Affine affine_for(const Format& f, const Range& r) {
     const float absmax = std::max(-r.min, r.max);
@@ -139,11 +141,27 @@ bool Encoder::needs_observation() const {
 
 void Encoder::observe(int64_t row, const float* values) {
     const int64_t group = format_.group == 0 ? cols_ : format_.group, groups = groups_per_row(format_, cols_);
-    const int64_t first = format_.granularity == Granularity::block ? row / group * groups : 0;
+    const int64_t first = first_group(row);
     for (int64_t g = 0; g < groups; ++g) {
         Range& range = observed_[static_cast<size_t>(first + g)];
         range = united(range, range_of(values + g * group, std::min(group, cols_ - g * group)));
     }
+}
+
+int64_t Encoder::first_group(int64_t row) const {
+    if (format_.granularity == Granularity::tensor) return 0;
+    return (format_.granularity == Granularity::block ? row / format_.group : row) * groups_per_row(format_, cols_);
+}
+
+void Encoder::store(const Affine& a, int64_t group, uint8_t* scales, uint8_t* zeros) const {
+    store_float(format_.scale, a.scale, group, scales);
+    if (format_.zero == Zero::minimum) store_float(format_.scale, a.shift, group, zeros);
+    if (format_.zero == Zero::integer) zeros[group] = a.zero_point;
+}
+
+void Encoder::encode_shared(uint8_t* scales, uint8_t* zeros) const {
+    for (size_t g = 0; g < observed_.size(); ++g)
+        store(affine_for(format_, observed_[g]), static_cast<int64_t>(g), scales, zeros);
 }
 
 void Encoder::encode_row(int64_t row, const float* values, uint8_t* codes, uint8_t* scales, uint8_t* zeros) const {
@@ -153,10 +171,7 @@ void Encoder::encode_row(int64_t row, const float* values, uint8_t* codes, uint8
     std::vector<uint8_t> unpacked(bits < 8 ? static_cast<size_t>(cols_) : 0);
     uint8_t* const bytes = bits < 8 ? unpacked.data() : codes;
     const int64_t group = format_.group == 0 ? cols_ : format_.group, groups = groups_per_row(format_, cols_);
-    const bool block = format_.granularity == Granularity::block;
-    const int64_t first = format_.granularity == Granularity::tensor ? 0 : (block ? row / group : row) * groups;
-    // A scale that rows share is written by the first of them.
-    const bool writes = !needs_observation() || row == 0 || (block && row % group == 0);
+    const int64_t first = first_group(row);
     for (int64_t g = 0; g < groups; ++g) {
         const float* const from = values + g * group;
         const int64_t n = std::min(group, cols_ - g * group);
@@ -167,10 +182,7 @@ void Encoder::encode_row(int64_t row, const float* values, uint8_t* codes, uint8
         } else {
             quantize(a, from, n, bytes + g * group);
         }
-        if (!writes) continue;
-        store_float(format_.scale, a.scale, first + g, scales);
-        if (format_.zero == Zero::minimum) store_float(format_.scale, a.shift, first + g, zeros);
-        if (format_.zero == Zero::integer) zeros[first + g] = a.zero_point;
+        if (!needs_observation()) store(a, first + g, scales, zeros);
     }
     if (bits == 4) {
         pack_u4(bytes, cols_, codes);

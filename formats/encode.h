@@ -19,20 +19,26 @@ class Encoder {
     // Throws QUANT_ERR_UNSUPPORTED for a format that nothing above describes (ggml storage among them).
     Encoder(const Format& format, int64_t rows, int64_t cols);
 
-    // Scales of tensor and block granularity come from the whole matrix: call observe on every row first (any order,
-    // one thread at a time), then encode_row. Other granularities need no observation.
+    // Scales of tensor and block granularity come from the whole matrix and are shared by rows: call observe on every
+    // row first (any order, one thread at a time), then encode_shared, which writes them, then encode_row. Other
+    // granularities need neither.
     bool needs_observation() const;
     void observe(int64_t row, const float* values);
+    void encode_shared(uint8_t* scales, uint8_t* zeros) const;
 
     // Writes one row of the planar arrays: codes[codes_row_bytes]; scales and zeros point at the arrays' starts, and
-    // the row's own entries are written. Thread-safe for different rows.
+    // the entries of this row alone are written. Thread-safe for different rows.
     void encode_row(int64_t row, const float* values, uint8_t* codes, uint8_t* scales, uint8_t* zeros) const;
 
     struct Range {
         float min, max;
     };
+    struct Affine;
 
   private:
+    int64_t first_group(int64_t row) const;  // of the scales that the row uses
+    void store(const Affine& a, int64_t group, uint8_t* scales, uint8_t* zeros) const;
+
     Format format_;
     int64_t cols_;
     std::vector<Range> observed_;  // per tensor, or per block

@@ -53,6 +53,7 @@ RowSource::RowSource(const WeightView& view, const Format& target) : view_(view)
         decode_row(view_, r, values.data());
         encoder_->observe(r, values.data());
     }
+    encoder_->encode_shared(scales_.data(), zeros_.data());
 }
 
 size_t RowSource::scratch_bytes() const {

@@ -1,5 +1,6 @@
 // THE encode: its formulas, what it stores, and that decode gives back what it can.
 #include "formats/encode.h"
+#include "formats/row_source.h"
 
 #include <catch2/catch.hpp>
 #include <cmath>
@@ -39,6 +40,7 @@ Matrix encode(const Format& f, int64_t rows, int64_t cols, const std::vector<flo
     Encoder encoder(f, rows, cols);
     if (encoder.needs_observation())
         for (int64_t r = rows; r-- > 0;) encoder.observe(r, values.data() + r * cols);
+    encoder.encode_shared(m.scales.data(), m.zeros.data());
     for (int64_t r = rows; r-- > 0;)
         encoder.encode_row(r, values.data() + r * cols,
                            m.codes.data() + static_cast<size_t>(r) * codes_row_bytes(f, cols), m.scales.data(),
@@ -169,6 +171,24 @@ TEST_CASE("constant, empty and mad values have a code", "[formats]") {
     }
     for (const float x : encode(format("u8:g2:f32:min"), 1, 4, {0.7f, 0.7f, -3, -3}).decoded())
         CHECK((x == 0.7f || x == -3));
+}
+
+// Threads take rows in any order: a row's scale is there before any other row has been encoded.
+TEST_CASE("rows of a source come out the same in any order", "[formats]") {
+    const int64_t rows = 9, cols = 12;
+    const std::vector<float> values = noise(rows * cols, 10);
+    Matrix plain = encode(format("f32"), rows, cols, values);
+    for (const char* name : {"e4m3:b4:f32", "s8:tensor:f32", "u4:b2:f16:min", "u8:g4:f32:zp", "s8:channel:f16"}) {
+        INFO(name);
+        const std::vector<float> whole = encode(format(name), rows, cols, values).decoded();
+        for (int64_t r = 0; r < rows; ++r) {
+            RowSource source(plain.view, format(name));
+            std::vector<uint8_t> scratch(source.scratch_bytes() + 64);
+            std::vector<float> row(cols);
+            decode_row(source.row(r, scratch.data()), 0, row.data());
+            CHECK(row == std::vector<float>(whole.begin() + r * cols, whole.begin() + (r + 1) * cols));
+        }
+    }
 }
 
 TEST_CASE("formats that nothing encodes are refused by name", "[formats]") {

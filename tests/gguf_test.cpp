@@ -292,6 +292,7 @@ TEST_CASE("what the writer writes is read back: every format, every kind of valu
             Encoder encoder(f, rows, cols);
             for (int64_t r = 0; encoder.needs_observation() && r < rows; ++r)
                 encoder.observe(r, values.data() + r * cols);
+            encoder.encode_shared(e.scales.data(), e.zeros.data());
             for (int64_t r = 0; r < rows; ++r)
                 encoder.encode_row(r, values.data() + r * cols,
                                    e.codes.data() + static_cast<size_t>(r) * codes_row_bytes(f, cols), e.scales.data(),

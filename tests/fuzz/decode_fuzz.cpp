@@ -96,6 +96,7 @@ void encode(const Format& f, int64_t rows, int64_t cols, const std::vector<float
     Matrix m(f, rows, cols);
     Encoder encoder(f, rows, cols);
     for (int64_t r = 0; encoder.needs_observation() && r < rows; ++r) encoder.observe(r, values.data() + r * cols);
+    encoder.encode_shared(m.scales.data(), m.zeros.data());
     for (int64_t r = 0; r < rows; ++r)
         encoder.encode_row(r, values.data() + r * cols,
                            m.codes.data() + static_cast<size_t>(r) * codes_row_bytes(f, cols), m.scales.data(),
