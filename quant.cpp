@@ -149,8 +149,10 @@ quant_status open_model(quant_model** out, quant_runtime* rt, const quant_model_
         require(out != nullptr, "out is null");
         const quant_model_options opt = options(given);
         require(opt.cache_positions >= 0, "cache_positions must not be negative");
-        if (opt.kv && std::strcmp(opt.kv, "f16") != 0)
-            fail(QUANT_ERR_UNSUPPORTED, "cache type '" + std::string(opt.kv) + "' is not supported (known: f16)");
+        CacheChoice cache;
+        cache.max_positions = static_cast<size_t>(opt.cache_positions);
+        if (opt.kv && !cache_kind_parse(opt.kv, &cache.kind))
+            fail(QUANT_ERR_ARGUMENT, "no cache type is named '" + std::string(opt.kv) + "' (known: f16, s8, e4m3)");
         const WeightChoice choice = weight_choice(opt.scheme, opt.head);
         auto services = rt ? rt->services : make_services(nullptr);
         // Found wrong before the file is read.
@@ -159,9 +161,8 @@ quant_status open_model(quant_model** out, quant_runtime* rt, const quant_model_
         const LlamaConfig config = read_llama_config(*checkpoint);
         auto model = std::make_unique<quant_model>();
         model->loaded = std::shared_ptr<quant_loaded_model>(new quant_loaded_model{
-            services,
-            Model(std::move(checkpoint), stage_devices(*services, opt, config.layers), services->threads, choice,
-                  static_cast<size_t>(opt.cache_positions), progress_callback(opt.progress, opt.user, "load"))});
+            services, Model(std::move(checkpoint), stage_devices(*services, opt, config.layers), services->threads,
+                            choice, cache, progress_callback(opt.progress, opt.user, "load"))});
         *out = model.release();
     });
 }
@@ -381,6 +382,7 @@ quant_status quant_model_get_info(const quant_model* m, quant_model_info* out) {
         info.bos = model.tokenizer() ? model.tokenizer()->bos() : -1;
         info.eos = model.tokenizer() ? model.tokenizer()->eos() : -1;
         info.has_chat_template = model.chat_template() != ChatTemplate::none;
+        copy_text(info.kv, cache_kind_name(model.cache_kind()));
         give(out, info);
     });
 }

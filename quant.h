@@ -105,7 +105,7 @@ typedef struct quant_model_options {
     int device_layers;          /* layers on the device, the rest on cpu; 0 = all */
     const char* scheme;         /* "a16w4:g128": quantize while loading; NULL = as stored */
     const char* head;           /* scheme of the output head alone; NULL = scheme */
-    const char* kv;             /* cache type: "f16" (NULL) */
+    const char* kv;             /* type of the cache: "f16" (NULL), "s8", "e4m3" */
     int exact;                  /* 1: a16w* kernels keep float activations */
     int no_mmap;                /* 1: read instead of map, for files that may be truncated meanwhile */
     int cache_positions;        /* limit of the sessions' shared pool of cache pages, in positions; 0 = no limit */
@@ -153,6 +153,7 @@ typedef struct quant_model_info {
     int layers, hidden, heads, kv_heads, head_dim, ffn, vocabulary, context; /* context: trained length */
     int bos, eos;                                                            /* token ids, -1 = none */
     int has_chat_template;                                                   /* quant_chat_format can render it */
+    char kv[8];                                                              /* type of the cache */
 } quant_model_info;
 QUANT_API quant_status quant_model_get_info(const quant_model* m, quant_model_info* out);
 

@@ -73,12 +73,29 @@ struct Weight {
 
 constexpr int page_positions = 64;
 
-// The KV cache of the layers of one stage: pages of 64 positions. In a page, layer after layer: K as
-// [kv_heads][head_dim][64] f16 (a key's positions side by side), then V as [kv_heads][64][head_dim] f16.
+// The KV cache of the layers of one stage: pages of 64 positions. In a page, layer after layer, each part at a multiple
+// of 64 bytes:
+//     K codes   [kv_heads][head_dim][64]    f16, s8 or e4m3: the 64 positions of each dimension side by side
+//     V codes   [kv_heads][64][head_dim]
+//     K scales  [kv_heads][64]              f16; not in a cache of kind f16
+//     V scales  [kv_heads][64]
+// Kind f16: the value rounded to f16. s8 and e4m3: value = code * scale, where for each position and KV head
+//     scale = f16(largest magnitude / 127 or 448), at most 65504; NaNs are passed over
+//     code  = x * (1 / scale in f32, or 0 if the scale is 0), clamped to +-127 or +-448, rounded half to even; a NaN
+//             becomes code 0 (s8) or NaN (e4m3).
 struct CacheShape {
     int layers = 0, kv_heads = 0, head_dim = 0;
-    size_t layer_bytes() const { return size_t{2} * 2 * kv_heads * head_dim * page_positions; }
+    CacheKind kind = CacheKind::f16;
+    size_t code_bytes() const { return kind == CacheKind::f16 ? 2 : 1; }
+    size_t head_bytes() const { return code_bytes() * head_dim * page_positions; }  // codes of a head's K, or V
+    size_t head_scale_bytes() const { return kind == CacheKind::f16 ? 0 : 2 * page_positions; }
+    size_t layer_bytes() const { return 2 * kv_heads * (head_bytes() + head_scale_bytes()); }
     size_t page_bytes() const { return layers * layer_bytes(); }
+    // Where a KV head's parts begin in a layer.
+    size_t keys(int head) const { return head * head_bytes(); }
+    size_t values(int head) const { return (kv_heads + head) * head_bytes(); }
+    size_t key_scales(int head) const { return 2 * kv_heads * head_bytes() + head * head_scale_bytes(); }
+    size_t value_scales(int head) const { return key_scales(kv_heads + head); }
 };
 struct CacheStorage {
     CacheShape shape;

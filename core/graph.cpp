@@ -2,6 +2,19 @@
 
 namespace quant {
 
+const char* cache_kind_name(CacheKind kind) {
+    return kind == CacheKind::f16 ? "f16" : kind == CacheKind::s8 ? "s8" : "e4m3";
+}
+
+bool cache_kind_parse(const std::string& name, CacheKind* out) {
+    for (CacheKind kind : {CacheKind::f16, CacheKind::s8, CacheKind::e4m3}) {
+        if (name != cache_kind_name(kind)) continue;
+        *out = kind;
+        return true;
+    }
+    return false;
+}
+
 const char* op_name(Op op) {
     switch (op) {
         case Op::embed:

@@ -33,6 +33,12 @@ inline int64_t codes_stride(int64_t cols) {
     return (cols + 63) / 64 * 64;
 }
 
+// How the cache keeps keys and values. s8 and e4m3: codes, and one f16 scale per position and KV head (CacheShape in
+// core/backend.h says where, and how they are rounded).
+enum class CacheKind : uint8_t { f16, s8, e4m3 };
+const char* cache_kind_name(CacheKind kind);
+bool cache_kind_parse(const std::string& name, CacheKind* out);
+
 enum class Op : uint8_t {
     embed,        // out = rows of weight (the embedding table) chosen by the step's tokens
     rope_angles,  // out[row, 2i], [row, 2i+1] = cos, sin of float(position) * weight[i]; cols = head_dim
@@ -40,7 +46,7 @@ enum class Op : uint8_t {
     quantize,     // out (s8 or e4m3) = in0 rounded as Activation says
     linear,       // out = in0 * weight^T + bias
     rope,         // out = in0 (heads x head_dim) turned by in1 (rope_angles)
-    cache_write,  // cache[layer] at the rows' positions = in0 (k), in1 (v), in f16
+    cache_write,  // cache[layer] at the rows' positions = in0 (k), in1 (v), as Node::cache says
     attention,    // out = softmax(scale * in0 . K^T) V over the row's sequence, causal, `window` positions (0 = all)
     silu_mul,     // out = in0 / (1 + exp(-in0)) * in1
     add,          // out = in0 + in1
@@ -62,6 +68,7 @@ struct Node {
     float eps = 0;                              // rmsnorm
     int layer = 0;                              // cache ops: index among the cache's layers
     int heads = 0, kv_heads = 0, head_dim = 0;  // rope (heads of in0), cache ops, attention
+    CacheKind cache = CacheKind::f16;           // cache ops, attention
     int window = 0;                             // attention
     float scale = 1;                            // attention
     bool adjacent_pairs = false;                // rope turns (2i, 2i+1); else (i, i + head_dim/2)

@@ -114,12 +114,14 @@ std::vector<Bound> bind(const Graph& graph, const MemoryPlan& memory, const Plan
         b.kernel =
             find_kernel(backend, node.op, node, node.weight, node.in[0] >= 0 ? &graph.values[node.in[0]] : nullptr,
                         node.out >= 0 ? &graph.values[node.out] : nullptr);
-        if (!b.kernel)
-            fail(QUANT_ERR_UNSUPPORTED,
-                 backend.name() + " has no kernel for " + op_name(node.op) +
-                     (node.weight ? " of " + node.weight->name + " in " + format_name(node.weight->format)
-                                  : std::string()) +
-                     ": choose another --device or --scheme");
+        if (!b.kernel) {
+            std::string what = op_name(node.op);
+            if (node.weight) what += " of " + node.weight->name + " in " + format_name(node.weight->format);
+            const bool cached = node.op == Op::cache_write || node.op == Op::attention;
+            if (cached) what += std::string(" with a cache of type ") + cache_kind_name(node.cache);
+            fail(QUANT_ERR_UNSUPPORTED, backend.name() + " has no kernel for " + what +
+                                            ": choose another --device or " + (cached ? "--kv" : "--scheme"));
+        }
         bound.push_back(b);
     }
     return bound;

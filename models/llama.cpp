@@ -159,7 +159,8 @@ namespace {
 
 class Builder {
   public:
-    Builder(const LlamaConfig& config, WeightSource& weights) : config_(config), weights_(weights) {}
+    Builder(const LlamaConfig& config, CacheKind cache, WeightSource& weights)
+        : config_(config), cache_(cache), weights_(weights) {}
 
     Graph build(int first, int last) {
         int x = first == 0 ? embed() : (graph_.input = f32(Rows::step, config_.hidden));
@@ -241,6 +242,7 @@ class Builder {
         node.heads = heads;
         node.kv_heads = config_.kv_heads;
         node.head_dim = config_.head_dim;
+        node.cache = cache_;
         node.adjacent_pairs = config_.adjacent_pairs;
     }
 
@@ -270,6 +272,7 @@ class Builder {
     int head(int x) { return linear(norm(x, "output_norm.weight"), config_.tied ? "token_embd" : "output", true); }
 
     const LlamaConfig& config_;
+    CacheKind cache_;
     WeightSource& weights_;
     Graph graph_;
     int angles_ = -1;
@@ -278,8 +281,8 @@ class Builder {
 
 }  // namespace
 
-Graph build_llama_graph(const LlamaConfig& config, int first, int last, WeightSource& weights) {
-    return Builder(config, weights).build(first, last);
+Graph build_llama_graph(const LlamaConfig& config, int first, int last, CacheKind cache, WeightSource& weights) {
+    return Builder(config, cache, weights).build(first, last);
 }
 
 }  // namespace quant

@@ -36,6 +36,6 @@ class WeightSource {
 
 // The graph of layers [first, last). It starts with the embedding if first is 0, else with a hidden state; it ends
 // with the logits of the output rows if last is config.layers, else with a hidden state.
-Graph build_llama_graph(const LlamaConfig& config, int first, int last, WeightSource& weights);
+Graph build_llama_graph(const LlamaConfig& config, int first, int last, CacheKind cache, WeightSource& weights);
 
 }  // namespace quant

@@ -21,8 +21,11 @@ std::map<std::string, std::string> scalar_texts(const Metadata& metadata) {
 }  // namespace
 
 Model::Model(std::unique_ptr<Checkpoint> checkpoint, std::vector<StageDevice> devices, ThreadPool& threads,
-             const WeightChoice& choice, size_t max_cache_positions, const Progress& progress)
-    : checkpoint_(std::move(checkpoint)), config_(read_llama_config(*checkpoint_)), choice_(choice) {
+             const WeightChoice& choice, const CacheChoice& cache, const Progress& progress)
+    : checkpoint_(std::move(checkpoint)),
+      config_(read_llama_config(*checkpoint_)),
+      choice_(choice),
+      cache_kind_(cache.kind) {
     progress(0);
     tokenizer_ = Tokenizer::create(checkpoint_->metadata, config_.vocabulary);
     chat_ = recognise_chat_template(checkpoint_->metadata.text("tokenizer.chat_template", ""));
@@ -41,10 +44,10 @@ Model::Model(std::unique_ptr<Checkpoint> checkpoint, std::vector<StageDevice> de
         stages.emplace_back();
         Stage& stage = stages.back();
         stage.backend = std::move(device.backend);
-        stage.cache = {last - first, config_.kv_heads, config_.head_dim};
+        stage.cache = {last - first, config_.kv_heads, config_.head_dim, cache.kind};
         loaders.push_back(std::make_unique<WeightLoader>(*checkpoint_, config_, choice_, stage));
         WeightLoader& loader = *loaders.back();
-        stage.graph = build_llama_graph(config_, first, last, loader);
+        stage.graph = build_llama_graph(config_, first, last, cache.kind, loader);
         fuse(stage.graph, *stage.backend, [&](const std::vector<const Weight*>& parts) { return loader.merge(parts); });
         source_bytes += loader.source_bytes();
         first = last;
@@ -59,7 +62,7 @@ Model::Model(std::unique_ptr<Checkpoint> checkpoint, std::vector<StageDevice> de
         totals_.bytes += totals.bytes;
         totals_.weights += totals.weights;
     }
-    executor_ = std::make_unique<Executor>(std::move(stages), config_.hidden, config_.vocabulary, max_cache_positions);
+    executor_ = std::make_unique<Executor>(std::move(stages), config_.hidden, config_.vocabulary, cache.max_positions);
 }
 
 const Tokenizer& Model::required_tokenizer() const {

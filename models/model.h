@@ -24,14 +24,20 @@ struct StageDevice {
 // Fraction done, in [0, 1]; throws Error(QUANT_CANCELLED) to stop.
 using Progress = std::function<void(float done)>;
 
+struct CacheChoice {
+    CacheKind kind = CacheKind::f16;
+    size_t max_positions = 0;  // of all sessions together; 0 = no limit
+};
+
 class Model {
   public:
     Model(std::unique_ptr<Checkpoint> checkpoint, std::vector<StageDevice> devices, ThreadPool& threads,
-          const WeightChoice& choice, size_t max_cache_positions, const Progress& progress);
+          const WeightChoice& choice, const CacheChoice& cache, const Progress& progress);
 
     const Checkpoint& checkpoint() const { return *checkpoint_; }
     const LlamaConfig& config() const { return config_; }
     const WeightChoice& choice() const { return choice_; }
+    CacheKind cache_kind() const { return cache_kind_; }
     Executor& executor() const { return *executor_; }
     const std::vector<ContractLine>& contract() const { return contract_; }
     const LinearTotals& linear_totals() const { return totals_; }
@@ -45,6 +51,7 @@ class Model {
     std::unique_ptr<Checkpoint> checkpoint_;
     LlamaConfig config_;
     WeightChoice choice_;
+    CacheKind cache_kind_;
     std::unique_ptr<Tokenizer> tokenizer_;
     ChatTemplate chat_ = ChatTemplate::none;
     std::vector<ContractLine> contract_;

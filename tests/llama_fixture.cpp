@@ -104,7 +104,7 @@ std::unique_ptr<Checkpoint> small_checkpoint(const SmallLlama& s, unsigned seed)
 
 std::shared_ptr<Model> load_test_model(std::unique_ptr<Checkpoint> checkpoint, const Devices& devices,
                                        const std::string& scheme, TestServices& services, size_t cache_positions,
-                                       bool exact) {
+                                       bool exact, CacheKind kind) {
     std::vector<StageDevice> stages;
     for (const auto& [name, layers] : devices) {
         const DeviceServices device = services.device(exact);
@@ -118,8 +118,8 @@ std::shared_ptr<Model> load_test_model(std::unique_ptr<Checkpoint> checkpoint, c
         REQUIRE(scheme_parse(scheme, &s));
         choice.scheme = s;
     }
-    return std::make_shared<Model>(std::move(checkpoint), std::move(stages), services.pool, choice, cache_positions,
-                                   [](float) {});
+    return std::make_shared<Model>(std::move(checkpoint), std::move(stages), services.pool, choice,
+                                   CacheChoice{kind, cache_positions}, [](float) {});
 }
 
 std::vector<std::string> usable_cpu_devices() {

@@ -39,7 +39,7 @@ std::unique_ptr<Checkpoint> small_checkpoint(const SmallLlama& shape, unsigned s
 using Devices = std::vector<std::pair<std::string, int>>;  // name ("cpu:...", "loopback:N") and layers
 std::shared_ptr<Model> load_test_model(std::unique_ptr<Checkpoint> checkpoint, const Devices& devices,
                                        const std::string& scheme, TestServices& services, size_t cache_positions = 0,
-                                       bool exact = false);
+                                       bool exact = false, CacheKind kind = CacheKind::f16);
 // All usable cpu:* devices of this machine.
 std::vector<std::string> usable_cpu_devices();
 

@@ -69,6 +69,71 @@ TEST_CASE("float logits equal the float64 network's", "[llama]") {
             Session session(model, 0);
             // The cache is f16: keys and values carry 2^-11 relative error, everything else is float32.
             CHECK(largest_difference(all_logits(session, tokens), expected) <= 4e-3 * largest(expected));
+            // s8 moves them by up to 1/254 of the head's largest, e4m3 by 1/16 of their own size.
+            const std::pair<CacheKind, double> bounds[] = {{CacheKind::s8, 0.06}, {CacheKind::e4m3, 0.2}};
+            for (const auto& [kind, bound] : bounds) {
+                auto smaller = load_test_model(small_checkpoint(shape), {{device, 0}}, "f32", services, 0, false, kind);
+                Session other(smaller, 0);
+                const double difference = largest_difference(all_logits(other, tokens), expected) / largest(expected);
+                INFO(cache_kind_name(kind) << " " << difference);
+                CHECK(difference <= bound);
+            }
+        }
+    }
+}
+
+TEST_CASE("what a smaller cache costs the embedded model", "[llama]") {
+    TestServices services;
+    const char text[] =
+        "Once upon a time there was a little fox who lived at the edge of a wide green wood. Every morning she ran to "
+        "the river to drink, and every morning an old heron stood there on one leg and said nothing at all. One day "
+        "the fox asked him why he never spoke. The heron looked at the water for a long time. Then he said that he was "
+        "listening, because the river told a different story every day, and it would be rude to talk over it.";
+    struct Bound {
+        CacheKind kind;
+        double kl, perplexity;  // most nats per token from the f16 cache; most relative change of the perplexity
+        int64_t bytes;          // per value, with its share of the scale, times head_dim
+    };
+    for (const char* device : {"cpu", "cpu:reference"}) {
+        auto load = [&](CacheKind kind) {
+            return load_test_model(open_checkpoint(tiny_path(), true), {{device, 0}}, "f32", services, 0, false, kind);
+        };
+        auto model = load(CacheKind::f16);
+        const std::vector<int32_t> tokens = model->required_tokenizer().encode(text, true, false);
+        const int64_t vocabulary = model->config().vocabulary, dim = model->config().head_dim;
+        REQUIRE(tokens.size() > 80);
+        auto log_probabilities = [&](const std::shared_ptr<Model>& m) {
+            Session session(m, 0);
+            const std::vector<float> logits = all_logits(session, tokens);
+            std::vector<double> result(logits.begin(), logits.end());
+            for (size_t row = 0; row < tokens.size(); ++row) {
+                double sum = 0;
+                double* p = &result[row * vocabulary];
+                for (int64_t i = 0; i < vocabulary; ++i) sum += std::exp(p[i]);
+                for (int64_t i = 0; i < vocabulary; ++i) p[i] -= std::log(sum);
+            }
+            return result;
+        };
+        auto perplexity = [&](const std::vector<double>& p) {
+            double nll = 0;
+            for (size_t i = 0; i + 1 < tokens.size(); ++i) nll -= p[i * vocabulary + tokens[i + 1]];
+            return std::exp(nll / static_cast<double>(tokens.size() - 1));
+        };
+        const std::vector<double> expected = log_probabilities(model);
+        for (const Bound& bound :
+             {Bound{CacheKind::s8, 5e-4, 0.005, dim + 2}, Bound{CacheKind::e4m3, 5e-3, 0.02, dim + 2}}) {
+            auto smaller = load(bound.kind);
+            const std::vector<double> p = log_probabilities(smaller);
+            double kl = 0;
+            for (size_t i = 0; i < p.size(); ++i) kl += std::exp(expected[i]) * (expected[i] - p[i]);
+            kl /= static_cast<double>(tokens.size());
+            const double change = perplexity(p) / perplexity(expected) - 1;
+            INFO(device << ", cache " << cache_kind_name(bound.kind) << ": KL " << kl << ", perplexity " << change);
+            CHECK(kl > 0);
+            CHECK(kl <= bound.kl);
+            CHECK(std::abs(change) <= bound.perplexity);
+            CHECK(static_cast<int64_t>(smaller->executor().cache_bytes_per_position()) ==
+                  2 * model->config().layers * model->config().kv_heads * bound.bytes);
         }
     }
 }

@@ -13,6 +13,19 @@ namespace {
 
 const std::vector<std::string> schemes = {"f32", "bf16", "a16w8", "a16w8:g32:sym", "a16w4:g32", "a8w8", "fp8"};
 
+// Every scheme with the default cache, and the other kinds of cache.
+struct Kinds {
+    std::string scheme;
+    CacheKind cache = CacheKind::f16;
+};
+std::vector<Kinds> all_kinds() {
+    std::vector<Kinds> kinds;
+    for (const std::string& scheme : schemes) kinds.push_back({scheme, CacheKind::f16});
+    for (const char* scheme : {"f32", "a8w8"})
+        for (CacheKind cache : {CacheKind::s8, CacheKind::e4m3}) kinds.push_back({scheme, cache});
+    return kinds;
+}
+
 std::vector<float> last_logits(const Session& s) {
     return {s.logits(), s.logits() + s.model().config().vocabulary};
 }
@@ -47,9 +60,10 @@ TEST_CASE("a prompt in pieces, token by token or at once gives the same logits",
     TestServices services;
     const SmallLlama shape;
     const auto tokens = random_tokens(140, shape.vocabulary, 5);
-    for (const std::string& scheme : schemes) {
-        INFO(scheme);
-        auto model = load_test_model(small_checkpoint(shape), {{"cpu", 0}}, scheme, services);
+    for (const Kinds& kinds : all_kinds()) {
+        INFO(kinds.scheme << ", cache " << cache_kind_name(kinds.cache));
+        auto model =
+            load_test_model(small_checkpoint(shape), {{"cpu", 0}}, kinds.scheme, services, 0, false, kinds.cache);
         Session whole(model, 0), pieces(model, 0), single(model, 0);
         whole.eval(tokens.data(), tokens.size());
         for (size_t at = 0, n = 1; at < tokens.size(); at += n, n = n % 37 + 5) {
@@ -65,12 +79,13 @@ TEST_CASE("a prompt in pieces, token by token or at once gives the same logits",
 TEST_CASE("results do not depend on the number of threads", "[session]") {
     const SmallLlama shape;
     const auto tokens = random_tokens(90, shape.vocabulary, 6);
-    for (const std::string& scheme : schemes) {
-        INFO(scheme);
+    for (const Kinds& kinds : all_kinds()) {
+        INFO(kinds.scheme << ", cache " << cache_kind_name(kinds.cache));
         std::vector<float> expected;
         for (int threads : {1, 2, 3, 5}) {
             TestServices services(threads);
-            auto model = load_test_model(small_checkpoint(shape), {{"cpu", 0}}, scheme, services);
+            auto model =
+                load_test_model(small_checkpoint(shape), {{"cpu", 0}}, kinds.scheme, services, 0, false, kinds.cache);
             Session s(model, 0);
             const auto logits = all_logits(s, tokens);
             if (expected.empty()) expected = logits;
@@ -83,9 +98,10 @@ TEST_CASE("a batch of 8 sessions gives each what it computes alone", "[session]"
     TestServices services;
     const SmallLlama shape;
     for (const std::string& device : {std::string("cpu"), std::string("loopback:0")}) {
-        for (const std::string& scheme : schemes) {
-            INFO(device << " " << scheme);
-            auto model = load_test_model(small_checkpoint(shape), {{device, 0}}, scheme, services);
+        for (const Kinds& kinds : all_kinds()) {
+            INFO(device << " " << kinds.scheme << ", cache " << cache_kind_name(kinds.cache));
+            auto model =
+                load_test_model(small_checkpoint(shape), {{device, 0}}, kinds.scheme, services, 0, false, kinds.cache);
             std::vector<std::unique_ptr<Session>> together;
             std::vector<std::vector<int32_t>> prompts;
             for (int i = 0; i < 8; ++i) {
@@ -146,9 +162,11 @@ TEST_CASE("two threads with a session each compute what each computes alone", "[
 }
 
 TEST_CASE("fork, rewind and reuse leave what a fresh session has", "[session]") {
+    const CacheKind cache = GENERATE(CacheKind::f16, CacheKind::s8, CacheKind::e4m3);
+    INFO("cache " << cache_kind_name(cache));
     TestServices services;
     const SmallLlama shape;
-    auto model = load_test_model(small_checkpoint(shape), {{"cpu", 0}}, "a8w8", services);
+    auto model = load_test_model(small_checkpoint(shape), {{"cpu", 0}}, "a8w8", services, 0, false, cache);
     const auto prefix = random_tokens(100, shape.vocabulary, 1);  // one page and a part of the next
     const auto left = random_tokens(50, shape.vocabulary, 2), right = random_tokens(50, shape.vocabulary, 3);
     auto fresh = [&](std::vector<int32_t> tokens, const std::vector<int32_t>& more) {

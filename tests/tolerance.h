@@ -6,6 +6,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "core/graph.h"
+
 namespace quant {
 namespace tolerance {
 
@@ -50,6 +52,14 @@ inline double rope_angle() {
 // A value rounded to f16.
 inline double f16(double y) {
     return std::fabs(y) / (1 << 11) + 1.0 / (1 << 25);
+}
+
+// Two encodings of a key whose values differ by a few roundings of float32: one step apart, and their f16 scales by one
+// unit, 2^-10 of the value at most (a subnormal scale: 2^-24 times the largest code).
+inline double cache_step(CacheKind kind, double y, double scale) {
+    if (kind == CacheKind::f16) return 2 * f16(y);
+    const double step = kind == CacheKind::s8 ? scale : std::max(std::fabs(y) / 8, std::ldexp(scale, -9));
+    return step * (1 + 1e-3) + std::fabs(y) / (1 << 10) + 448 * std::ldexp(1, -24);
 }
 
 // y rounded to int8 codes of this scale, y itself known to `y_error`: half a step, and the product with the rounded

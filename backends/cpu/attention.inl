@@ -1,8 +1,9 @@
 // Attention of a tile of queries (rows of one sequence x the query heads of one KV head) over the pages of the cache,
 // with the softmax built up page by page. Included inside an unnamed namespace after rowwise.inl.
 //
-// Each page is converted to float once for all queries. A query's own operations and their order do not depend on what
-// else is in the tile, and a page that is masked for it changes nothing.
+// Each page's codes are converted to float once for all queries; the scales of its positions multiply scores and
+// weights. A query's own operations and their order do not depend on what else is in the tile, and a page that is
+// masked for it changes nothing.
 
 constexpr int query_tile = row_tile < 6 ? row_tile : 6;
 constexpr int vectors_together = 24 / query_tile < 4 ? 24 / query_tile : 4;  // at most 24 sums (see Simd) at a time
@@ -14,6 +15,7 @@ struct AttentionScratch {
     float* weights;  // [queries][64]: scores, then their exponentials
     float* mean;     // [queries][head_dim]: sum of weight * v
     float *largest, *total;
+    float *k_scales, *v_scales;  // [64] each, 1 in a cache of f16
 };
 QUANT_INLINE AttentionScratch attention_scratch(uint8_t* scratch, int queries, int head_dim) {
     AttentionScratch s;
@@ -27,10 +29,12 @@ QUANT_INLINE AttentionScratch attention_scratch(uint8_t* scratch, int queries, i
     s.weights = s.mean + each;
     s.largest = s.weights + static_cast<int64_t>(queries) * page_positions;
     s.total = s.largest + queries;
+    s.k_scales = s.total + queries;
+    s.v_scales = s.k_scales + page_positions;
     return s;
 }
 size_t scratch_attention(int max_queries, int head_dim) {
-    return sizeof(float) * (2 * static_cast<size_t>(page_positions) * head_dim +
+    return sizeof(float) * (2 * static_cast<size_t>(page_positions) * (head_dim + 1) +
                             static_cast<size_t>(max_queries) * (2 * head_dim + page_positions + 2));
 }
 
@@ -73,6 +77,17 @@ QUANT_NOINLINE void multiply_page_columns(const float* x, int64_t xc, int64_t xi
     for (; j < cols; j += lanes) multiply_page<C, 1, Accumulate>(x, xc, xi, rows + j, cols, n, out + j, out_stride);
 }
 
+// Codes of the cache as floats; n is a multiple of 16, and f16 and e4m3 are read and written in whole vectors.
+QUANT_INLINE void codes_to_float(CacheKind kind, const uint8_t* codes, int64_t n, float* to) {
+    if (kind == CacheKind::f16) {
+        for (int64_t i = 0; i < n; i += lanes) Simd::store(to + i, Simd::load_f16(codes + 2 * i));
+    } else if (kind == CacheKind::s8) {
+        for (int64_t i = 0; i < n; i += lanes) Simd::store(to + i, Simd::to_float(Simd::load_s8(codes + i)));
+    } else {
+        for (int64_t i = 0; i < n; i += lanes) Simd::store(to + i, Simd::load_e4m3(codes + i));
+    }
+}
+
 // Scores -> weights for positions [first, end) of the page; the sums so far shrink if the largest score rises.
 QUANT_INLINE void soften(const AttentionScratch& s, int query, int first, int end, float scale, int head_dim) {
     constexpr int vectors = page_positions / lanes;
@@ -81,7 +96,8 @@ QUANT_INLINE void soften(const AttentionScratch& s, int query, int first, int en
     const Float lowest = Simd::set(-3.0e38f), zero = Simd::set(0);
     Float score[vectors], largest = lowest;
     for (int i = 0; i < vectors; ++i) {
-        score[i] = Simd::mul(Simd::load(weights + i * lanes), Simd::set(scale));
+        score[i] =
+            Simd::mul(Simd::load(weights + i * lanes), Simd::mul(Simd::load(s.k_scales + i * lanes), Simd::set(scale)));
         score[i] = Simd::select_lanes(first - i * lanes, end - i * lanes, score[i], lowest);
         largest = Simd::max(score[i], largest);
     }
@@ -91,7 +107,7 @@ QUANT_INLINE void soften(const AttentionScratch& s, int query, int first, int en
         Float e = exp(Simd::sub(score[i], Simd::set(risen)));
         e = Simd::select_lanes(first - i * lanes, end - i * lanes, e, zero);
         sum = Simd::add(sum, e);
-        Simd::store(weights + i * lanes, e);
+        Simd::store(weights + i * lanes, Simd::mul(e, Simd::load(s.v_scales + i * lanes)));
     }
     if (risen > before) {
         float shrink[lanes];
@@ -123,21 +139,22 @@ void attention(const AttentionTile& t, uint8_t* scratch) {
         s.largest[query] = -3.0e38f;
         s.total[query] = 0;
     }
+    for (int i = 0; i < page_positions; ++i) s.k_scales[i] = s.v_scales[i] = 1;
     std::memset(s.mean, 0, sizeof(float) * static_cast<size_t>(queries) * dim);
 
     const int last_position = t.first_position + t.rows - 1;
     const int first_position = t.window && t.first_position >= t.window ? t.first_position - t.window + 1 : 0;
     for (int page = first_position / page_positions; page <= last_position / page_positions; ++page) {
         const uint8_t* memory = t.page(t.context, page);
-        const uint8_t *k = memory + t.k_offset, *v = memory + t.v_offset;
-        for (int64_t i = 0; i < static_cast<int64_t>(dim) * page_positions; i += lanes) {
-            Simd::store(s.k + i, Simd::load_f16(k + 2 * i));
-        }
+        codes_to_float(t.kind, memory + t.keys, static_cast<int64_t>(dim) * page_positions, s.k);
         // Positions that nothing was written to may hold anything, NaN too.
         const int left = last_position + 1 - page * page_positions;
         const int valid = left < page_positions ? left : page_positions;
-        for (int64_t i = 0; i < static_cast<int64_t>(valid) * dim; i += lanes)
-            Simd::store(s.v + i, Simd::load_f16(v + 2 * i));
+        codes_to_float(t.kind, memory + t.values, static_cast<int64_t>(valid) * dim, s.v);
+        if (t.kind != CacheKind::f16) {
+            codes_to_float(CacheKind::f16, memory + t.key_scales, page_positions, s.k_scales);
+            codes_to_float(CacheKind::f16, memory + t.value_scales, page_positions, s.v_scales);
+        }
 
         for (int i = 0; i < tiles.tiles; ++i) {
             const int first = tile_first(tiles, i), count = tile_count(tiles, i);

@@ -33,15 +33,11 @@ inline const float* bias_of(const Weight& w) {
 }
 WeightView stored_view(const Weight& w);  // of a weight in layout_stored
 
-// One layer's K ([kv_heads][head_dim][64]) of a page; its V ([kv_heads][64][head_dim]) is half of layer_bytes() later.
-inline uint16_t* cache_keys(const CacheStorage& cache, int32_t page, int layer) {
+// One layer's part of a page; CacheShape says what is where in it.
+inline uint8_t* cache_layer(const CacheStorage& cache, int32_t page, int layer) {
     const Buffer* chunk = cache.chunks[page / cache.pages_per_chunk];
-    return reinterpret_cast<uint16_t*>(static_cast<const CpuBuffer*>(chunk)->data +
-                                       (page % cache.pages_per_chunk) * cache.shape.page_bytes() +
-                                       layer * cache.shape.layer_bytes());
-}
-inline uint16_t* cache_values(const CacheStorage& cache, int32_t page, int layer) {
-    return cache_keys(cache, page, layer) + cache.shape.layer_bytes() / 4;
+    return static_cast<const CpuBuffer*>(chunk)->data + (page % cache.pages_per_chunk) * cache.shape.page_bytes() +
+           layer * cache.shape.layer_bytes();
 }
 
 // One fork-join: items(step) independent pieces of work, then a join. Nothing here allocates when it runs.

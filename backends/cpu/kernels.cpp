@@ -251,17 +251,29 @@ const StepSequence& sequence_of(const Step& step, int row) {
     return *found;
 }
 
-// Writes one position of a layer; `half` holds kv_heads * head_dim values.
+// Writes one position of a layer; `scratch` holds head_dim codes.
 template <const CpuKernels& K>
-void write_cache(const Step& step, int row, const Node& node, const float* k, const float* v, uint16_t* half) {
+void write_cache(const Step& step, int row, const Node& node, const float* k, const float* v, uint8_t* scratch) {
     const int position = step.positions[row], at = position % page_positions, dim = node.head_dim;
     const int32_t page = step.pages[sequence_of(step, row).first_page + position / page_positions];
-    uint16_t* keys = cache_keys(*step.cache, page, node.layer) + at;
-    uint16_t* values = cache_values(*step.cache, page, node.layer);
-    K.to_f16(k, static_cast<int64_t>(node.kv_heads) * dim, half);
-    for (int i = 0; i < node.kv_heads * dim; ++i) keys[static_cast<size_t>(i) * page_positions] = half[i];
-    for (int head = 0; head < node.kv_heads; ++head)
-        K.to_f16(v + head * dim, dim, values + (static_cast<size_t>(head) * page_positions + at) * dim);
+    const CacheShape& shape = step.cache->shape;
+    uint8_t* layer = cache_layer(*step.cache, page, node.layer);
+    auto* encode = node.cache == CacheKind::s8 ? K.head_s8 : K.head_e4m3;
+    for (int head = 0; head < node.kv_heads; ++head, k += dim, v += dim) {
+        uint8_t* const values = layer + shape.values(head) + at * dim * shape.code_bytes();
+        if (node.cache == CacheKind::f16) {
+            auto* half = reinterpret_cast<uint16_t*>(scratch);
+            auto* keys = reinterpret_cast<uint16_t*>(layer + shape.keys(head)) + at;
+            K.to_f16(k, dim, half);
+            for (int i = 0; i < dim; ++i) keys[i * page_positions] = half[i];
+            K.to_f16(v, dim, reinterpret_cast<uint16_t*>(values));
+        } else {
+            uint8_t* const keys = layer + shape.keys(head) + at;
+            reinterpret_cast<uint16_t*>(layer + shape.key_scales(head))[at] = encode(k, dim, scratch);
+            for (int i = 0; i < dim; ++i) keys[i * page_positions] = scratch[i];
+            reinterpret_cast<uint16_t*>(layer + shape.value_scales(head))[at] = encode(v, dim, values);
+        }
+    }
 }
 
 template <const CpuKernels& K>
@@ -269,9 +281,9 @@ void emit_cache_write(Recorder& recorder, const Bound& b) {
     phase_of_rows(
         recorder, b.in[0],
         [node = b.node, k = b.in[0], v = b.in[1]](const Step& step, int row, uint8_t* scratch) {
-            write_cache<K>(step, row, node, f32_row(k, row), f32_row(v, row), reinterpret_cast<uint16_t*>(scratch));
+            write_cache<K>(step, row, node, f32_row(k, row), f32_row(v, row), scratch);
         },
-        static_cast<size_t>(b.node.kv_heads) * b.node.head_dim * sizeof(uint16_t));
+        static_cast<size_t>(b.node.head_dim) * sizeof(uint16_t));
 }
 
 template <const CpuKernels& K>
@@ -285,9 +297,9 @@ void emit_rope_cache_write(Recorder& recorder, const Bound& b) {
             float* key = reinterpret_cast<float*>(scratch);
             K.rope(f32_row(q, row), angle, n.heads, n.head_dim, n.adjacent_pairs, f32_row(out, row));
             K.rope(f32_row(k, row), angle, n.kv_heads, n.head_dim, n.adjacent_pairs, key);
-            write_cache<K>(step, row, n, key, f32_row(v, row), reinterpret_cast<uint16_t*>(key + turned));
+            write_cache<K>(step, row, n, key, f32_row(v, row), reinterpret_cast<uint8_t*>(key + turned));
         },
-        turned * (sizeof(float) + sizeof(uint16_t)));
+        turned * sizeof(float) + static_cast<size_t>(b.node.head_dim) * sizeof(uint16_t));
 }
 
 constexpr int queries_per_item = 64;  // shared by one conversion of the pages of K and V
@@ -303,8 +315,7 @@ struct PageContext {
 };
 const uint8_t* page_memory(const void* context, int page) {
     const auto& c = *static_cast<const PageContext*>(context);
-    return reinterpret_cast<const uint8_t*>(
-        cache_keys(*c.step.cache, c.step.pages[c.sequence.first_page + page], c.layer));
+    return cache_layer(*c.step.cache, c.step.pages[c.sequence.first_page + page], c.layer);
 }
 
 template <const CpuKernels& K>
@@ -324,7 +335,7 @@ void emit_attention(Recorder& recorder, const Bound& b) {
             const RowTiles rows = row_tiles(sequence->rows, most);
             const int first = tile_first(rows, tile);
             const PageContext context{step, *sequence, n.layer};
-            const size_t head_bytes = static_cast<size_t>(n.head_dim) * page_positions * sizeof(uint16_t);
+            const CacheShape& shape = step.cache->shape;
             AttentionTile t{};
             t.q = f32_row(q, sequence->first_row + first) + head * group * n.head_dim;
             t.out = f32_row(out, sequence->first_row + first) + head * group * n.head_dim;
@@ -338,8 +349,11 @@ void emit_attention(Recorder& recorder, const Bound& b) {
             t.scale = n.scale;
             t.page = page_memory;
             t.context = &context;
-            t.k_offset = head * head_bytes;
-            t.v_offset = (n.kv_heads + head) * head_bytes;
+            t.kind = n.cache;
+            t.keys = shape.keys(head);
+            t.values = shape.values(head);
+            t.key_scales = shape.key_scales(head);
+            t.value_scales = shape.value_scales(head);
             K.attention(t, scratch);
         },
         K.scratch_attention(most * group, b.node.head_dim));

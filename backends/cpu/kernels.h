@@ -65,7 +65,8 @@ struct AttentionTile {  // some rows of one sequence, the query heads of one KV 
     float scale;
     const uint8_t* (*page)(const void* context, int page);  // this layer's memory in the page of those positions
     const void* context;
-    size_t k_offset, v_offset;  // of this KV head
+    CacheKind kind;
+    size_t keys, values, key_scales, value_scales;  // this KV head's, in a layer's memory
 };
 
 struct CpuKernels {
@@ -95,6 +96,9 @@ struct CpuKernels {
     void (*quantize_e4m3)(const float* in, int64_t cols, uint8_t* codes, RowScale* scale);
     void (*rope)(const float* in, const float* angles, int heads, int head_dim, bool adjacent_pairs, float* out);
     void (*to_f16)(const float* in, int64_t n, uint16_t* out);
+    // One KV head's values at one position as the cache keeps them; their f16 scale is returned.
+    uint16_t (*head_s8)(const float* in, int64_t n, uint8_t* codes);
+    uint16_t (*head_e4m3)(const float* in, int64_t n, uint8_t* codes);
 
     void (*attention)(const AttentionTile& tile, uint8_t* scratch);
     size_t (*scratch_attention)(int max_queries, int head_dim);

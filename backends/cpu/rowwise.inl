@@ -121,6 +121,37 @@ void quantize_e4m3(const float* in, int64_t cols, uint8_t* codes, RowScale* scal
     *scale = {s, 0};
 }
 
+// The cache's scale of one head's values (core/backend.h), as f16 and as the float that it stands for.
+QUANT_INLINE uint16_t head_scale(const float* in, int64_t n, float limit, float* scale) {
+    const float from_largest = largest_magnitude(in, n) / limit;
+    uint16_t half[lanes];
+    float value[lanes];
+    Simd::store_f16(half, Simd::set(from_largest < 65504.0f ? from_largest : 65504.0f));
+    Simd::store(value, Simd::load_f16(half));
+    *scale = value[0];
+    return half[0];
+}
+
+uint16_t head_s8(const float* in, int64_t n, uint8_t* codes) {
+    float scale;
+    const uint16_t half = head_scale(in, n, 127, &scale);
+    const Float inverse = Simd::set(scale > 0 ? 1 / scale : 0.0f);
+    each_vector(n, [&](int64_t at, auto count) QUANT_INLINE_LAMBDA {
+        uint8_t part[lanes];
+        Simd::store_s8(part, round_code(Simd::mul(load_part(in + at, count), inverse)));
+        std::memcpy(codes + at, part, static_cast<size_t>(count));
+    });
+    return half;
+}
+
+uint16_t head_e4m3(const float* in, int64_t n, uint8_t* codes) {
+    float scale;
+    const uint16_t half = head_scale(in, n, 448, &scale);
+    const float inverse = scale > 0 ? 1 / scale : 0.0f;
+    for (int64_t i = 0; i < n; ++i) codes[i] = to_e4m3(in[i] * inverse);
+    return half;
+}
+
 void rope(const float* in, const float* angles, int heads, int head_dim, bool adjacent_pairs, float* out) {
     const int half = head_dim / 2;
     for (int h = 0; h < heads; ++h, in += head_dim, out += head_dim) {

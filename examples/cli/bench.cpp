@@ -173,6 +173,7 @@ void report(const BenchOptions& options, const quant_model_info& info, const qua
                     {"first_token_seconds", r.first_token_seconds},
                     {"peak_memory_bytes", r.peak_memory_bytes},
                     {"weight_bytes", info.weight_bytes},
+                    {"kv", info.kv},
                     {"cache_bytes_per_position", info.cache_bytes_per_position},
                     {"bits_per_weight", info.bits_per_weight},
                     {"bandwidth_before", r.bandwidth_before},

@@ -46,7 +46,7 @@ struct QuantizeOptions : Options {
     std::string in, out, scheme, head;
 };
 struct PerplexityOptions : ModelOptions {
-    std::string file, against, against_scheme;
+    std::string file, against, against_scheme, against_kv;
     int context = 0;
     uint64_t bytes = 0, tokens = 0;  // 0 = all
 };

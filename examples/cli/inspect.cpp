@@ -90,6 +90,7 @@ int info(const InfoOptions& options) {
                                       {"weight_bytes", i.weight_bytes},
                                       {"decode_weight_bytes", i.decode_weight_bytes},
                                       {"decode_operations", i.decode_operations},
+                                      {"kv", i.kv},
                                       {"cache_bytes_per_position", i.cache_bytes_per_position},
                                       {"layers", i.layers},
                                       {"hidden", i.hidden},
@@ -112,7 +113,7 @@ int info(const InfoOptions& options) {
     rows.push_back({"parameters", format("%.1f million", static_cast<double>(i.parameters) / 1e6)});
     rows.push_back({"weights", format("%s, %.2f bits per weight (linears and head)",
                                       bytes_text(static_cast<double>(i.weight_bytes)).c_str(), i.bits_per_weight)});
-    rows.push_back({"cache", format("%llu bytes per position, trained for %d positions",
+    rows.push_back({"cache", format("%s, %llu bytes per position, trained for %d positions", i.kv,
                                     static_cast<unsigned long long>(i.cache_bytes_per_position), i.context)});
     rows.push_back({"layers", format("%d of width %d, %d heads (%d for keys and values) of %d, ffn %d", i.layers,
                                      i.hidden, i.heads, i.kv_heads, i.head_dim, i.ffn)});

@@ -35,7 +35,7 @@ void add_model_options(CLI::App* app, ModelOptions& o) {
     app->add_option("--layers", o.layers, "Layers on the device, the rest on cpu (default: all)")->check(not_negative);
     app->add_option("--scheme", o.scheme, "Quantize while loading: a16w8, a16w4:g32, a8w8, ... (default: as stored)");
     app->add_option("--head", o.head, "Scheme of the output head alone (default: the scheme)");
-    app->add_option("--kv", o.kv, "Type of the cache (default: f16)");
+    app->add_option("--kv", o.kv, "Type of the cache: f16, s8, e4m3 (default: f16)");
     app->add_flag("--exact", o.exact, "Keep float activations in every float scheme");
     app->add_flag("--no-mmap", o.no_mmap, "Read the file instead of mapping it");
 }
@@ -123,6 +123,8 @@ struct CommandLine {
         sub->add_option("--max-tokens", perplexity_options.tokens, "Use only the text's first tokens");
         auto* against = sub->add_option("--against", perplexity_options.against, "Model to compare with");
         sub->add_option("--against-scheme", perplexity_options.against_scheme, "Its scheme (default: as stored)")
+            ->needs(against);
+        sub->add_option("--against-kv", perplexity_options.against_kv, "Its type of the cache (default: --kv)")
             ->needs(against);
 
         sub = add(app, "bench", "Speed, against what the machine can do", bench, bench_options);

@@ -171,6 +171,7 @@ int perplexity(const PerplexityOptions& options) {
         ModelOptions other = options;
         other.model = options.against;
         other.scheme = options.against_scheme;
+        if (!options.against_kv.empty()) other.kv = options.against_kv;
         other.head.clear();
         Model model = open_model(runtime.get(), other);
         if (model_info(model.get()).vocabulary != models[0].info.vocabulary ||
