@@ -56,15 +56,16 @@ int weight_tiles_of(const Weight& w, int lanes) {
     return static_cast<int>((w.rows + lanes - 1) / lanes);
 }
 
-// How a linear's weight tiles are cut into items of work. With many rows an item is what the kernel takes at once. With
-// few, reading the weights is all there is to do, and memory is read fastest in long runs: each thread's share is one
-// run, in pieces of 4, 2, 1 and 1 eighths, so that all end at about the same time. Consecutive items belong to
-// different threads.
+// How a linear's weight tiles are cut into items of work. With many rows an item is what stays in the cache while the
+// rows pass by, less if that leaves threads without work. With few, reading the weights is all there is to do, and
+// memory is read fastest in long runs: each thread's share is one run, in pieces of 4, 2, 1 and 1 eighths, so that all
+// end at about the same time. Consecutive items belong to different threads.
 struct WeightItems {
     int tiles, each, shares = 1, pieces = 1;  // each: tiles in a piece, or in an eighth of a share
     bool runs;
 
-    WeightItems(const CpuKernels& k, const TileShape& shape, int tiles, int rows, int threads)
+    WeightItems(const CpuKernels& k, const LinearKernel& linear, const TileShape& shape, int tiles, int rows,
+                int threads)
         : tiles(tiles), each(k.weight_tiles), runs(rows <= 2 * k.row_tile) {
         if (runs) {
             constexpr size_t least_bytes = 64 << 10;  // of a share
@@ -74,6 +75,9 @@ struct WeightItems {
             each *= (tiles + eighths - 1) / eighths;
             pieces = 4;
         } else {
+            constexpr int least_items = 8;  // of a thread
+            const int most = std::min(linear.tiles_together(shape), tiles / (least_items * threads));
+            each *= std::max(1, most / each);
             pieces = (tiles + each - 1) / each;
         }
     }
@@ -105,8 +109,8 @@ using Prepare = std::function<void(const Bound& bound, const TileShape& shape, i
 
 // Phase one prepares the activations in the workspace, a tile of rows an item; phase two multiplies. One row that needs
 // no preparation is used where it is.
-void emit_linear(const CpuKernels& k, Recorder& recorder, const Bound& b, CpuKernels::Linear linear, size_t row_bytes,
-                 size_t scratch_bytes, bool one_row_in_place, Prepare prepare) {
+void emit_linear(const CpuKernels& k, Recorder& recorder, const Bound& b, const LinearKernel& linear, size_t row_bytes,
+                 bool one_row_in_place, Prepare prepare) {
     const auto bound = std::make_shared<const Bound>(b);
     const TileShape shape = tile_shape(b.node.weight->format, b.node.weight->cols, k.lanes);
     uint8_t* const* workspace = recorder.workspace(row_bytes * recorder.max_rows);
@@ -122,31 +126,31 @@ void emit_linear(const CpuKernels& k, Recorder& recorder, const Bound& b, CpuKer
         });
     const int tiles = weight_tiles_of(*b.node.weight, k.lanes), threads = recorder.threads;
     recorder.phase(
-        [&k, bound, shape, tiles, threads](const Step& step) {
+        [&k, &linear, bound, shape, tiles, threads](const Step& step) {
             const int rows = row_count(bound->out, step);
-            return rows ? WeightItems(k, shape, tiles, rows, threads).count() : 0;
+            return rows ? WeightItems(k, linear, shape, tiles, rows, threads).count() : 0;
         },
-        [&k, bound, shape, tiles, threads, row_bytes, workspace, one_row_in_place, linear](const Step& step, int item,
-                                                                                           uint8_t* scratch) {
+        [&k, &linear, bound, shape, tiles, threads, row_bytes, workspace, one_row_in_place](const Step& step, int item,
+                                                                                            uint8_t* scratch) {
             const int rows = row_count(bound->out, step);
-            const WeightItems items(k, shape, tiles, rows, threads);
+            const WeightItems items(k, linear, shape, tiles, rows, threads);
             if (items.size(item) <= 0) return;
             const bool in_place = rows == 1 && one_row_in_place;
             const Operand& x = bound->in[0];
             const LinearInput in{in_place ? host_pointer(x.data) : *workspace, row_bytes,
                                  x.type == ValueType::f32 ? nullptr : row_scales(x), rows};
             const LinearWeights weights{&shape, host_pointer(bound->node.weight->data)};
-            linear(weights, in, linear_output(*bound), items.first(item), items.size(item), scratch);
+            linear.run(weights, in, linear_output(*bound), items.first(item), items.size(item), scratch);
         },
-        scratch_bytes);
+        linear.scratch(shape, recorder.max_rows));
 }
 
 template <const CpuKernels& K>
 void emit_linear_int8(Recorder& recorder, const Bound& b) {
     const TileShape shape = tile_shape(b.node.weight->format, b.node.weight->cols, K.lanes);
     emit_linear(
-        K, recorder, b, K.linear_int8, static_cast<size_t>(shape.blocks) * int8_block_bytes, K.scratch_int8(shape),
-        false, [](const Bound& bound, const TileShape& t, int first, int rows, uint8_t* to) {
+        K, recorder, b, K.linear_int8, static_cast<size_t>(shape.blocks) * int8_block_bytes, false,
+        [](const Bound& bound, const TileShape& t, int first, int rows, uint8_t* to) {
             const Operand& x = bound.in[0];
             K.prepare_int8({f32_row(x, 0), x.stride, x.cols, t.blocks, t.zero, t.group_halves}, first, rows, to);
         });
@@ -155,7 +159,7 @@ void emit_linear_int8(Recorder& recorder, const Bound& b) {
 template <const CpuKernels& K>
 void emit_linear_s8(Recorder& recorder, const Bound& b) {
     const TileShape shape = tile_shape(b.node.weight->format, b.node.weight->cols, K.lanes);
-    emit_linear(K, recorder, b, K.linear_s8, static_cast<size_t>(shape.blocks) * block_cols, 0, true,
+    emit_linear(K, recorder, b, K.linear_s8, static_cast<size_t>(shape.blocks) * block_cols, true,
                 [](const Bound& bound, const TileShape& t, int first, int rows, uint8_t* to) {
                     K.prepare_s8(codes_row(bound.in[0], 0), bound.in[0].stride, t.blocks, first, rows, to);
                 });
@@ -166,8 +170,7 @@ void emit_linear_float(Recorder& recorder, const Bound& b) {
     const TileShape shape = tile_shape(b.node.weight->format, b.node.weight->cols, K.lanes);
     const bool floats = b.in[0].type == ValueType::f32;
     emit_linear(K, recorder, b, K.linear_float, static_cast<size_t>(shape.blocks) * block_cols * sizeof(float),
-                K.scratch_float(shape, recorder.max_rows), floats && K.direct_rows,
-                [](const Bound& bound, const TileShape& t, int first, int rows, uint8_t* to) {
+                floats && K.direct_rows, [](const Bound& bound, const TileShape& t, int first, int rows, uint8_t* to) {
                     const Operand& x = bound.in[0];
                     if (x.type == ValueType::f32)
                         K.prepare_f32(f32_row(x, 0), x.stride, x.cols, t.blocks, first, rows, to);

@@ -69,6 +69,14 @@ struct AttentionTile {  // some rows of one sequence, the query heads of one KV 
     size_t keys, values, key_scales, value_scales;  // this KV head's, in a layer's memory
 };
 
+// Multiplies prepared activations with a run of weight tiles.
+struct LinearKernel {
+    void (*run)(const LinearWeights& weights, const LinearInput& in, const LinearOutput& out, int first_tile, int tiles,
+                uint8_t* scratch);
+    int (*tiles_together)(const TileShape& shape);  // that stay in the cache while all rows pass by
+    size_t (*scratch)(const TileShape& shape, int max_rows);
+};
+
 struct CpuKernels {
     const Layout* layout;
     int lanes;         // rows of a tile
@@ -82,11 +90,7 @@ struct CpuKernels {
     void (*prepare_f32)(const float* in, int64_t stride, int64_t cols, int blocks, int first_row, int rows,
                         uint8_t* to);
     void (*prepare_e4m3)(const uint8_t* codes, int64_t stride, int blocks, int first_row, int rows, uint8_t* to);
-    using Linear = void (*)(const LinearWeights& weights, const LinearInput& in, const LinearOutput& out,
-                            int first_tile, int tiles, uint8_t* scratch);
-    Linear linear_int8, linear_s8, linear_float;
-    size_t (*scratch_int8)(const TileShape& shape);
-    size_t (*scratch_float)(const TileShape& shape, int max_rows);
+    LinearKernel linear_int8, linear_s8, linear_float;
 
     // Rows. Quantized outputs: codes padded with zeros to codes_stride(cols).
     void (*rmsnorm)(const float* in, const float* weight, float eps, int64_t cols, float* out);

@@ -8,7 +8,7 @@ namespace quant {
 namespace {
 
 #include "backends/cpu/simd_avx2.h"
-constexpr int row_tile = 4, weight_tiles = 1;  // 4 sums in 16 bits, 4 in 32 bits or float, 4 outputs, of 16 registers
+constexpr int row_tile = 4, weight_tiles = 2;  // 8 sums, 2 weights, an activation and what a product needs, of 16
 constexpr bool direct_rows = true;
 // In this order: each uses what is above it.
 #include "backends/cpu/codes.inl"

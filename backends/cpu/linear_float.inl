@@ -121,8 +121,8 @@ Float multiply_row_float(const TileShape& t, const uint8_t* tile, const float* x
 
 // ---- Several rows: some blocks of the weights decoded for all of them --------------------------------------------
 
-constexpr int chunk_blocks = 16;    // decoded at a time: 64 KiB in all for two tiles of 16 rows, half of a small L2
-constexpr int row_tiles_kept = 64;  // row tiles whose sums are kept from chunk to chunk
+constexpr int chunk_blocks = 8;                                  // decoded at a time
+constexpr int row_tiles_kept = 64;                               // row tiles whose sums are kept from chunk to chunk
 constexpr int chunk_floats = chunk_blocks * block_cols * lanes;  // of one weight tile
 
 // [column][lanes]
@@ -170,10 +170,15 @@ FloatFunctions float_functions(Element element) {
     }
 }
 
-size_t scratch_float(const TileShape&, int max_rows) {
-    const RowTiles rows = row_tiles(max_rows, row_tile);
-    const size_t kept = (rows.tiles < row_tiles_kept ? rows.tiles : row_tiles_kept) * row_tile;
-    return sizeof(float) * weight_tiles * (chunk_floats + kept * lanes);
+int tiles_together_float(const TileShape&) {
+    return static_cast<int>(cached_weights / (2 * chunk_floats * sizeof(float)) / weight_tiles * weight_tiles);
+}
+int rows_kept(int rows) {
+    const int tiles = row_tiles(rows, row_tile).tiles;
+    return (tiles < row_tiles_kept ? tiles : row_tiles_kept) * row_tile;
+}
+size_t scratch_float(const TileShape& t, int max_rows) {
+    return sizeof(float) * tiles_together_float(t) * (chunk_floats + rows_kept(max_rows) * lanes);
 }
 
 template <int C>
@@ -232,33 +237,39 @@ void linear_float(const LinearWeights& weights, const LinearInput& in, const Lin
             store_output(out, 0, i, scale_row(in, 0, functions.multiply_row(t, tile_or_last(weights, i, end), x)));
         return;
     }
-    float* decoded = reinterpret_cast<float*>(scratch);
-    float* sums = decoded + weight_tiles * chunk_floats;
     const RowTiles rows = row_tiles(in.rows, row_tile);
-    constexpr size_t row_sums = weight_tiles * lanes;
-    for (int i = first_tile; i < end; i += weight_tiles)
+    const int together = tiles_together_float(t), kept_rows = rows_kept(in.rows);
+    float* decoded = reinterpret_cast<float*>(scratch);  // [tiles][column of the chunk][lanes]
+    float* sums = decoded + together * chunk_floats;     // [tiles][rows][lanes], a pair of tiles beside each other
+    const auto sums_of = [&](int j, int row) QUANT_INLINE_LAMBDA {
+        return sums + (static_cast<size_t>(j / weight_tiles) * kept_rows + row) * weight_tiles * lanes;
+    };
+    for (int begin = first_tile; begin < end; begin += together) {
+        const int padded = padded_tiles(end - begin < together ? end - begin : together);
         for (int kept = 0; kept < rows.tiles; kept += row_tiles_kept) {
             const int kept_end = kept + row_tiles_kept < rows.tiles ? kept + row_tiles_kept : rows.tiles;
             const int first_row = tile_first(rows, kept), end_row = tile_first(rows, kept_end);
-            std::memset(sums, 0, (end_row - first_row) * row_sums * sizeof(float));
+            std::memset(sums, 0, sizeof(float) * padded * kept_rows * lanes);
             for (int b = 0; b < t.blocks; b += chunk_blocks) {
                 const int blocks = b + chunk_blocks < t.blocks ? chunk_blocks : t.blocks - b;
-                for (int j = 0; j < weight_tiles; ++j)
-                    functions.decode_blocks(t, tile_or_last(weights, i + j, end), b, blocks,
+                for (int j = 0; j < padded; ++j)
+                    functions.decode_blocks(t, tile_or_last(weights, begin + j, end), b, blocks,
                                             decoded + j * chunk_floats);
                 for (int r = kept; r < kept_end; ++r) {
                     const int first = tile_first(rows, r), count = tile_count(rows, r);
                     const float* x = reinterpret_cast<const float*>(in.activations + first * in.row_bytes) +
                                      static_cast<int64_t>(b) * block_cols * count;
                     with_count(count, [&](auto c) QUANT_INLINE_LAMBDA {
-                        multiply_float<decltype(c)::value>(decoded, blocks * block_cols, x,
-                                                           sums + (first - first_row) * row_sums);
+                        for (int j = 0; j < padded; j += weight_tiles)
+                            multiply_float<decltype(c)::value>(decoded + j * chunk_floats, blocks * block_cols, x,
+                                                               sums_of(j, first - first_row));
                     });
                 }
             }
             for (int r = first_row; r < end_row; ++r)
-                for (int j = 0; j < weight_tiles; ++j)
-                    store_output(out, r, i + j,
-                                 scale_row(in, r, Simd::load(sums + (r - first_row) * row_sums + j * lanes)));
+                for (int j = 0; j < padded; ++j)
+                    store_output(out, r, begin + j,
+                                 scale_row(in, r, Simd::load(sums_of(j, r - first_row) + j % weight_tiles * lanes)));
         }
+    }
 }

@@ -179,11 +179,11 @@ QUANT_NOINLINE Float multiply_row(const TileShape& t, const uint8_t* tile, const
 
 // ---- Several rows: scales, and codes of fewer than 8 bits, expanded first ----------------------------------------
 
-struct Expanded {
-    const uint8_t* codes[weight_tiles];  // panels of blocks of 8 steps, a byte per code
+struct ExpandedTile {
+    const uint8_t* codes;  // panels of blocks of 8 steps, a byte per code
     size_t panel_bytes;
-    const float* scales[weight_tiles];   // [groups][lanes]
-    const float* offsets[weight_tiles];  // the same, to be added; null: none
+    const float* scales;   // [groups][lanes]
+    const float* offsets;  // the same, to be added; null: none
 };
 
 QUANT_INLINE size_t expanded_groups(const TileShape& t) {  // whole panels, whose headers are padded with zeros
@@ -193,20 +193,29 @@ QUANT_INLINE size_t expanded_tile_bytes(const TileShape& t) {
     return static_cast<size_t>(t.blocks) * steps_per_block * step_bytes +
            expanded_groups(t) * lanes * 2 * sizeof(float);
 }
-size_t scratch_int8(const TileShape& t) {
-    return weight_tiles * expanded_tile_bytes(t);
+
+constexpr size_t cached_weights = 192 << 10;  // bytes of weights that are multiplied with all rows, of a small L2
+constexpr int most_tiles_together = 64;
+
+int tiles_together_int8(const TileShape& t) {
+    const size_t fitting = cached_weights / (expanded_tile_bytes(t) + 1) / weight_tiles * weight_tiles;
+    return fitting < weight_tiles          ? weight_tiles
+           : fitting > most_tiles_together ? most_tiles_together
+                                           : static_cast<int>(fitting);
+}
+size_t scratch_int8(const TileShape& t, int) {
+    return tiles_together_int8(t) * expanded_tile_bytes(t);
 }
 
 template <int Bits>
-QUANT_NOINLINE void expand(const TileShape& t, const uint8_t* tile, int index, uint8_t* scratch, Expanded* to) {
-    scratch += index * expanded_tile_bytes(t);
+QUANT_NOINLINE void expand(const TileShape& t, const uint8_t* tile, uint8_t* scratch, ExpandedTile* to) {
     float* scales = reinterpret_cast<float*>(scratch);
     float* offsets = scales + expanded_groups(t) * lanes;
     uint8_t* codes = reinterpret_cast<uint8_t*>(offsets + expanded_groups(t) * lanes);
     const bool has = has_offsets(t), zero_points = t.header == HeaderKind::integer;
-    to->scales[index] = scales;
-    to->offsets[index] = has ? offsets : nullptr;
-    to->codes[index] = Bits == 8 ? tile + t.header_bytes : codes;
+    to->scales = scales;
+    to->offsets = has ? offsets : nullptr;
+    to->codes = Bits == 8 ? tile + t.header_bytes : codes;
     to->panel_bytes = Bits == 8 ? t.panel_bytes : static_cast<size_t>(t.panel_blocks) * steps_per_block * step_bytes;
     const uint8_t* panel = tile;
     for (int left = t.blocks; left > 0; panel += t.panel_bytes) {
@@ -227,7 +236,7 @@ QUANT_NOINLINE void expand(const TileShape& t, const uint8_t* tile, int index, u
 }
 
 template <int Bits, Groups G, int C>
-QUANT_NOINLINE void multiply(const TileShape& t, const Expanded& w, const uint8_t* x, const LinearOutput& out,
+QUANT_NOINLINE void multiply(const TileShape& t, const ExpandedTile* w, const uint8_t* x, const LinearOutput& out,
                              int first_row, int64_t first_tile) {
     constexpr int T = weight_tiles;
     prefetch_output<T, C>(out, first_row, first_tile);
@@ -237,9 +246,9 @@ QUANT_NOINLINE void multiply(const TileShape& t, const Expanded& w, const uint8_
         QUANT_UNROLL
         for (int c = 0; c < C; ++c) y[i][c] = Simd::set(0);
     }
-    const bool offsets = w.offsets[0] != nullptr;
+    const bool offsets = w->offsets != nullptr;
     size_t at = 0, group = 0;  // of the panel's codes; of the group's scales
-    for (int left = t.blocks; left > 0; at += w.panel_bytes) {
+    for (int left = t.blocks; left > 0; at += w->panel_bytes) {
         size_t block = at;
         for (int g = 0; g < t.panel_groups && left > 0; ++g, group += lanes) {
             if constexpr (G == Groups::of_16) {
@@ -256,12 +265,12 @@ QUANT_NOINLINE void multiply(const TileShape& t, const Expanded& w, const uint8_
                     dot<Bits, T, C, 4>(
                         integer,
                         [&](int i, int s) QUANT_INLINE_LAMBDA {
-                            return Simd::load_bytes(w.codes[i] + block + (4 * h + s) * step_bytes);
+                            return Simd::load_bytes(w[i].codes + block + (4 * h + s) * step_bytes);
                         },
                         x + 16 * h);
                     QUANT_UNROLL
                     for (int i = 0; i < T; ++i) {
-                        const Float scale = Simd::load(w.scales[i] + group + h * lanes);
+                        const Float scale = Simd::load(w[i].scales + group + h * lanes);
                         QUANT_UNROLL
                         for (int c = 0; c < C; ++c)
                             y[i][c] = Simd::fma(
@@ -288,7 +297,7 @@ QUANT_NOINLINE void multiply(const TileShape& t, const Expanded& w, const uint8_
                     dot<Bits, T, C, 8>(
                         integer,
                         [&](int i, int s)
-                            QUANT_INLINE_LAMBDA { return Simd::load_bytes(w.codes[i] + block + s * step_bytes); },
+                            QUANT_INLINE_LAMBDA { return Simd::load_bytes(w[i].codes + block + s * step_bytes); },
                         x);
                     QUANT_UNROLL
                     for (int c = 0; c < C; ++c) {
@@ -302,14 +311,14 @@ QUANT_NOINLINE void multiply(const TileShape& t, const Expanded& w, const uint8_
                 }
                 QUANT_UNROLL
                 for (int i = 0; i < T; ++i) {
-                    const Float scale = Simd::load(w.scales[i] + group);
+                    const Float scale = Simd::load(w[i].scales + group);
                     QUANT_UNROLL
                     for (int c = 0; c < C; ++c) y[i][c] = Simd::fma(sum[i][c], scale, y[i][c]);
                 }
                 if (offsets) {
                     QUANT_UNROLL
                     for (int i = 0; i < T; ++i) {
-                        const Float offset = Simd::load(w.offsets[i] + group);
+                        const Float offset = Simd::load(w[i].offsets + group);
                         QUANT_UNROLL
                         for (int c = 0; c < C; ++c)
                             y[i][c] = Simd::fma(Simd::set(load_scalar(x - 4 * C + 4 * c)), offset, y[i][c]);
@@ -334,9 +343,9 @@ QUANT_INLINE auto with_count(int count, F f) {
 // What differs between weights: how their codes are read, and how sums are kept.
 struct Int8Functions {
     Float (*multiply_row)(const TileShape&, const uint8_t* tile, const uint8_t* x);
-    void (*expand)(const TileShape&, const uint8_t* tile, int index, uint8_t* scratch, Expanded* to);
-    using Multiply = void (*)(const TileShape&, const Expanded&, const uint8_t* x, const LinearOutput&, int first_row,
-                              int64_t first_tile);
+    void (*expand)(const TileShape&, const uint8_t* tile, uint8_t* scratch, ExpandedTile* to);
+    using Multiply = void (*)(const TileShape&, const ExpandedTile* tiles, const uint8_t* x, const LinearOutput&,
+                              int first_row, int64_t first_tile);
     Multiply multiply[row_tile];  // [rows - 1]
 };
 
@@ -383,6 +392,9 @@ Int8Functions int8_functions(const TileShape& t) {
 QUANT_INLINE const uint8_t* tile_or_last(const LinearWeights& weights, int tile, int end) {
     return weights.tiles + (tile < end ? tile : end - 1) * weights.shape->tile_bytes;
 }
+QUANT_INLINE int padded_tiles(int tiles) {
+    return (tiles + weight_tiles - 1) / weight_tiles * weight_tiles;
+}
 // The output without the columns of tiles from `end` on.
 QUANT_INLINE LinearOutput output_before(LinearOutput out, int end) {
     const int64_t rows = static_cast<int64_t>(end) * lanes;
@@ -402,12 +414,17 @@ void linear_int8(const LinearWeights& weights, const LinearInput& in, const Line
         return;
     }
     const RowTiles rows = row_tiles(in.rows, row_tile);
-    for (int i = first_tile; i < end; i += weight_tiles) {
-        Expanded w;
-        for (int j = 0; j < weight_tiles; ++j) functions.expand(t, tile_or_last(weights, i + j, end), j, scratch, &w);
+    const int together = tiles_together_int8(t);
+    for (int begin = first_tile; begin < end; begin += together) {
+        const int padded = padded_tiles(end - begin < together ? end - begin : together);
+        ExpandedTile w[most_tiles_together];
+        for (int j = 0; j < padded; ++j)
+            functions.expand(t, tile_or_last(weights, begin + j, end), scratch + j * expanded_tile_bytes(t), w + j);
         for (int r = 0; r < rows.tiles; ++r) {
             const int first = tile_first(rows, r);
-            functions.multiply[tile_count(rows, r) - 1](t, w, in.activations + first * in.row_bytes, out, first, i);
+            for (int j = 0; j < padded; j += weight_tiles)
+                functions.multiply[tile_count(rows, r) - 1](t, w + j, in.activations + first * in.row_bytes, out, first,
+                                                            begin + j);
         }
     }
 }
@@ -461,15 +478,23 @@ void linear_s8(const LinearWeights& weights, const LinearInput& in, const Linear
         return;
     }
     const RowTiles rows = row_tiles(in.rows, row_tile);
-    for (int i = first_tile; i < end; i += weight_tiles) {
-        const uint8_t* packed[weight_tiles];
-        for (int j = 0; j < weight_tiles; ++j) packed[j] = tile_or_last(weights, i + j, end);
+    const int together = tiles_together_int8(t);
+    for (int begin = first_tile; begin < end; begin += together) {
+        const int padded = padded_tiles(end - begin < together ? end - begin : together);
+        const uint8_t* packed[most_tiles_together];
+        for (int j = 0; j < padded; ++j) packed[j] = tile_or_last(weights, begin + j, end);
         for (int r = 0; r < rows.tiles; ++r) {
             const int first = tile_first(rows, r);
             with_count(tile_count(rows, r), [&](auto count) QUANT_INLINE_LAMBDA {
-                multiply_s8<weight_tiles, decltype(count)::value>(t, packed, in.activations + first * in.row_bytes,
-                                                                  in.row_scales + first, out, first, i);
+                for (int j = 0; j < padded; j += weight_tiles)
+                    multiply_s8<weight_tiles, decltype(count)::value>(t, packed + j,
+                                                                      in.activations + first * in.row_bytes,
+                                                                      in.row_scales + first, out, first, begin + j);
             });
         }
     }
+}
+
+size_t scratch_s8(const TileShape&, int) {
+    return 0;
 }
