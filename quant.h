@@ -284,8 +284,10 @@ QUANT_API quant_status quant_generate(quant_session* s, const int32_t* prompt, s
 typedef struct quant_limits {
     size_t struct_size;
     double read_bytes_per_second;      /* streaming reads, best of 1, 2, 4 and 8 streams a thread over 1 GiB */
-    double int8_operations_per_second; /* int8 dot product */
+    double int8_operations_per_second; /* dot products of int8 with 8-bit codes, exact in 32 bits */
     double f32_operations_per_second;  /* float32 FMA */
+    double int4_operations_per_second; /* dot products of int8 with 4-bit codes: more than int8 where sums of products
+                                          may stay in 16 bits for a while (AVX2), else the same */
 } quant_limits;
 /* Probes the device with the runtime's threads; about a second. which: bit 0 = bandwidth, bit 1 = arithmetic. */
 QUANT_API quant_status quant_device_probe(quant_runtime* rt, const char* device, unsigned which, quant_limits* out,

@@ -285,6 +285,25 @@ TEST_CASE("bench has the keys that others build on", "[cli][slow]") {
                            "peak_memory_bytes"}));
     CHECK(bench["decode_tokens_per_second"].get<double>() > 0);
     CHECK(bench["peak_memory_bytes"].get<double>() > 7e6);
+    CHECK(bench["decode_bytes_per_second"].get<double>() ==
+          Approx(bench["decode_bytes_per_token"].get<double>() * bench["decode_tokens_per_second"].get<double>()));
+    CHECK(bench["prefill_operations_per_token"].get<double>() < bench["decode_operations_per_token"].get<double>());
+    CHECK(bench["prefill_peak_fraction"].get<double>() > 0);
+    CHECK(bench["prefill_peak_fraction"].get<double>() < 1);
+    CHECK(bench["peak_kind"] == "f32");
+
+    const json pair =
+        quant_json({"bench", model, "-p", "16", "-n", "4", "-r", "3", "--compare", "a16w4:g32", "cpu:reference"});
+    CHECK(pair["a"]["peak_kind"] == "int4");
+    CHECK(pair["b"]["device"] == "cpu:reference");
+    const double ratio = pair["prefill_ratio"].get<double>();
+    CHECK(ratio == Approx(pair["a"]["prefill_tokens_per_second"].get<double>() /
+                          pair["b"]["prefill_tokens_per_second"].get<double>()));
+    CHECK(pair["prefill_ratio_least"].get<double>() <= pair["prefill_ratio_most"].get<double>());
+    CHECK(ratio > 1);
+    CHECK(pair["decode_ratio"].get<double>() > 1);
+    CHECK(quant({"bench", model, "--compare", "a8w8"}).status == 2);
+    CHECK(quant({"bench", model, "--compare", "a8w8", "no-such-scheme"}).status == 2);
 }
 
 TEST_CASE("quantize writes a file that runs as the scheme did at load", "[cli]") {

@@ -281,8 +281,8 @@ Operand Run::put(const Codes& c) {
     return o;
 }
 
-void Run::node(const Kernel& kernel, Node node, const Weight* weight, const std::vector<Operand>& in,
-               const Operand& out, const Step& step, int max_rows) {
+std::unique_ptr<Plan> Run::record(const Kernel& kernel, Node node, const Weight* weight, const std::vector<Operand>& in,
+                                  const Operand& out, int max_rows) {
     Bound b;
     b.node = node;
     b.node.op = kernel.op;
@@ -294,7 +294,12 @@ void Run::node(const Kernel& kernel, Node node, const Weight* weight, const std:
     b.node.out = out.data.buffer ? static_cast<int>(in.size()) : -1;
     b.out = out;
     b.kernel = &kernel;
-    std::unique_ptr<Plan> plan = backend().record({b}, max_rows);
+    return backend().record({b}, max_rows);
+}
+
+void Run::node(const Kernel& kernel, Node node, const Weight* weight, const std::vector<Operand>& in,
+               const Operand& out, const Step& step, int max_rows) {
+    const std::unique_ptr<Plan> plan = record(kernel, node, weight, in, out, max_rows);
     backend().run(*plan, step);
     backend().wait();
 }

@@ -109,7 +109,10 @@ class Run {
     Operand put(const Matrix& m);
     Operand put(const Codes& c);
     Buffer* buffer(size_t bytes);  // poisoned
-    // Without weight: null. Records for max_rows, runs for the rows of `step`.
+    // Without weight: null.
+    std::unique_ptr<Plan> record(const Kernel& kernel, Node node, const Weight* weight, const std::vector<Operand>& in,
+                                 const Operand& out, int max_rows);
+    // Records for max_rows, runs for the rows of `step`.
     void node(const Kernel& kernel, Node node, const Weight* weight, const std::vector<Operand>& in, const Operand& out,
               const Step& step, int max_rows);
     Matrix get_matrix(const Operand& o, int rows);

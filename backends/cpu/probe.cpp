@@ -5,6 +5,9 @@
 #include <chrono>
 #include <cstring>
 #include <new>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 namespace quant {
 namespace {
@@ -25,31 +28,72 @@ uint64_t sum_streams(const uint64_t* words, size_t count, int streams) {
     return total;
 }
 
-// The loops of a plain compiler: eight lanes of bytes and floats.
+#if defined(__SSE2__)
+constexpr int chains = 12;
+
+// Products of 16-bit pairs, to which 8-bit codes are widened.
 int int8_baseline(int rounds) {
-    int32_t sum[8] = {};
-    int8_t a[32], b[32];
-    for (int i = 0; i < 32; ++i) a[i] = static_cast<int8_t>(i), b[i] = static_cast<int8_t>(i - 16);
+    alignas(16) int16_t words[8 * 8];
+    for (int i = 0; i < 64; ++i) words[i] = static_cast<int16_t>(i - 32);
+    volatile int zero = 0;  // no product can be taken out of the loop
+    auto at = [&](int i) { return _mm_load_si128(reinterpret_cast<const __m128i*>(words + zero) + i); };
+    __m128i sum[6], activations[6];
+    for (int i = 0; i < 6; ++i) sum[i] = _mm_setzero_si128(), activations[i] = at(i);
     for (int r = 0; r < rounds; ++r) {
-        for (int i = 0; i < 32; ++i) sum[i / 4] += a[i] * b[i];
-        a[r % 32] ^= static_cast<int8_t>(r);
+        for (int s = 0; s < 8; ++s) {
+            const __m128i weights = at(s);
+            for (int i = 0; i < 6; ++i) sum[i] = _mm_add_epi32(sum[i], _mm_madd_epi16(weights, activations[i]));
+        }
+    }
+    __m128i total = sum[0];
+    for (int i = 1; i < 6; ++i) total = _mm_xor_si128(total, sum[i]);
+    return _mm_cvtsi128_si32(total);
+}
+constexpr double int8_operations = 6 * 8 * 16;
+
+int f32_baseline(int rounds) {
+    __m128 sum[chains];
+    const __m128 a = _mm_set1_ps(0.999f), b = _mm_set1_ps(0.5f);
+    for (auto& s : sum) s = b;
+    for (int r = 0; r < rounds; ++r)
+        for (auto& s : sum) s = _mm_add_ps(_mm_mul_ps(s, a), b);
+    __m128 total = sum[0];
+    for (int i = 1; i < chains; ++i) total = _mm_add_ps(total, sum[i]);
+    return static_cast<int>(_mm_cvtss_f32(total));
+}
+constexpr double f32_operations = chains * 8;
+#else
+// What a compiler makes of plain loops.
+int int8_baseline(int rounds) {
+    int32_t sum[64] = {};
+    int16_t a[64];
+    for (int i = 0; i < 64; ++i) a[i] = static_cast<int16_t>(i - 32);
+    volatile int16_t factor = 3;
+    for (int r = 0; r < rounds; ++r) {
+        const int16_t b = factor;
+        for (int i = 0; i < 64; ++i) sum[i] += a[i] * b;
     }
     int total = 0;
-    for (int32_t s : sum) total += s;
+    for (int32_t s : sum) total ^= s;
     return total;
 }
+constexpr double int8_operations = 128;
+
 int f32_baseline(int rounds) {
-    float sum[32] = {}, x = 1.0f;
+    float sum[48] = {}, x = 1.0f;
     for (int r = 0; r < rounds; ++r)
         for (float& s : sum) s = s * 0.999f + x;
     float total = 0;
     for (float s : sum) total += s;
     return static_cast<int>(total);
 }
+constexpr double f32_operations = 96;
+#endif
 
 }  // namespace
 
-const ArithmeticLoops arithmetic_baseline = {int8_baseline, 64, f32_baseline, 64};
+const ArithmeticLoops arithmetic_baseline = {int8_baseline,   int8_operations, int8_baseline,
+                                             int8_operations, f32_baseline,    f32_operations};
 
 double probe_read_bandwidth(ThreadPool& threads, const HostMemory& memory) {
     constexpr size_t total_bytes = size_t{1} << 30;
@@ -98,6 +142,7 @@ void probe_arithmetic(const std::string& device, ThreadPool& threads, quant_limi
         return best;
     };
     limits->int8_operations_per_second = rate(loops->int8, loops->int8_operations);
+    limits->int4_operations_per_second = rate(loops->int4, loops->int4_operations);
     limits->f32_operations_per_second = rate(loops->f32, loops->f32_operations);
 }
 

@@ -10,15 +10,18 @@ namespace quant {
 // Bytes per second of streaming reads of 1 GiB with all threads: the best of 1, 2, 4 and 8 streams a thread.
 double probe_read_bandwidth(ThreadPool& threads, const HostMemory& memory);
 
-// int8 dot product and float32 FMA (or the nearest thing that `device`, "cpu:...", has), all threads; a multiplication
-// and an addition count as two operations.
+// Integer dot products and float32 FMA (or the nearest thing that `device`, "cpu:...", has), all threads; a
+// multiplication and an addition count as two operations.
 void probe_arithmetic(const std::string& device, ThreadPool& threads, quant_limits* limits);
 
-// One instruction set's loops: `rounds` rounds of independent accumulations, enough of them to hide the latency. They
-// return something that depends on the result, and operations per round.
+// One instruction set's loops: `rounds` rounds of independent accumulations, enough of them to hide the latency, and
+// the operations of a round. They return something that depends on the result. int8: exact dot products of 8-bit
+// weights and int8 activations with 32-bit sums; int4: of 4-bit weights, whose sums may stay in 16 bits for a while.
 struct ArithmeticLoops {
     int (*int8)(int rounds);
     double int8_operations;
+    int (*int4)(int rounds);
+    double int4_operations;
     int (*f32)(int rounds);
     double f32_operations;
 };

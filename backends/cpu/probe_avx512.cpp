@@ -7,6 +7,7 @@ namespace {
 
 constexpr int chains = 16;
 
+// vpdpbusd takes 8-bit and 4-bit codes alike.
 int int8_loop(int rounds) {
     __m512i sum[chains], a = _mm512_set1_epi8(3), b = _mm512_set1_epi8(5);
     for (auto& s : sum) s = _mm512_setzero_si512();
@@ -29,6 +30,7 @@ int f32_loop(int rounds) {
 
 }  // namespace
 
-const ArithmeticLoops arithmetic_avx512 = {int8_loop, chains * 128.0, f32_loop, chains * 32.0};
+const ArithmeticLoops arithmetic_avx512 = {int8_loop,      chains * 128.0, int8_loop,
+                                           chains * 128.0, f32_loop,       chains * 32.0};
 
 }  // namespace quant

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "interrupt.h"
@@ -137,82 +138,176 @@ const quant_contract& layer_linear(const std::vector<quant_contract>& contract) 
     return *row;
 }
 
-struct Result {
+// What a model's speed is measured against, and what was measured.
+struct Subject {
+    ModelOptions options;
+    std::string name;  // of the model and how it runs
+    Model model;
+    quant_model_info info{};
+    std::string device, kernel;
+    enum class Peak { f32, int8, int4 } peak_kind = Peak::f32;
     double load_seconds = NAN, first_token_seconds = NAN;
     uint64_t peak_memory_bytes = 0;
+    std::unique_ptr<Batch> batch;
     Speeds speeds;
     double bandwidth_before = NAN, bandwidth_after = NAN, peak = NAN;
-    bool complete = false;
 
     bool steady() const {
         return std::abs(bandwidth_before - bandwidth_after) <= 0.05 * std::max(bandwidth_before, bandwidth_after);
     }
+    const char* peak_name() const { return peak_kind == Peak::f32 ? "f32" : peak_kind == Peak::int8 ? "int8" : "int4"; }
 };
 
-void report(const BenchOptions& options, const quant_model_info& info, const quant_contract& linear, bool int8,
-            const Result& r) {
-    const double prefill = median(r.speeds.prefill), decode = median(r.speeds.decode);
-    const double bandwidth = (r.bandwidth_before + r.bandwidth_after) / 2;
-    // What one token makes the machine read: the weights, once for the whole batch, and the session's cache, on
-    // average.
-    const double positions = options.depth + (options.tokens + 1) / 2.0;
-    const double decode_bytes = static_cast<double>(info.decode_weight_bytes) / options.batch +
-                                static_cast<double>(info.cache_bytes_per_position) * positions;
-    // The head is computed for the last token of the prompt only.
-    const double head = 2.0 * info.hidden * info.vocabulary;
-    const double operations = static_cast<double>(info.decode_operations) - head + head / std::max(1, options.prompt);
-    const double decode_fraction = decode * decode_bytes / bandwidth, prefill_fraction = prefill * operations / r.peak;
+Subject open_subject(quant_runtime* runtime, const BenchOptions& options) {
+    Subject s;
+    s.options = options;
+    s.model = options.shape.empty() ? open_model(runtime, options) : open_shape(runtime, options.shape, options);
+    s.load_seconds = process_seconds();
+    s.info = model_info(s.model.get());
+    const auto contract = model_contract(s.model.get());
+    const quant_contract& linear = layer_linear(contract);
+    s.device = linear.device;
+    s.kernel = linear.kernel;
+    if (std::strstr(linear.activations, "s8") || std::strstr(linear.kernel, "int8"))  // its products
+        s.peak_kind = std::strncmp(linear.weights, "u4", 2) == 0 ? Subject::Peak::int4 : Subject::Peak::int8;
+    s.name = format("%s, %s, %.2f bits per weight, cache %s, %s",
+                    (options.shape.empty() ? options.model : options.shape).c_str(),
+                    options.scheme.empty() ? "as stored" : options.scheme.c_str(), s.info.bits_per_weight, s.info.kv,
+                    s.device.c_str());
+    return s;
+}
 
-    if (options.json) {
-        print_json({{"prefill_tokens_per_second", prefill},
-                    {"decode_tokens_per_second", decode},
-                    {"decode_bytes_per_token", decode_bytes},
-                    {"decode_bandwidth_fraction", decode_fraction},
-                    {"prefill_peak_fraction", prefill_fraction},
-                    {"load_seconds", r.load_seconds},
-                    {"first_token_seconds", r.first_token_seconds},
-                    {"peak_memory_bytes", r.peak_memory_bytes},
-                    {"weight_bytes", info.weight_bytes},
-                    {"kv", info.kv},
-                    {"cache_bytes_per_position", info.cache_bytes_per_position},
-                    {"bits_per_weight", info.bits_per_weight},
-                    {"bandwidth_before", r.bandwidth_before},
-                    {"bandwidth_after", r.bandwidth_after},
-                    {"bandwidth_steady", r.steady()},
-                    {"peak_operations_per_second", r.peak},
-                    {"peak_kind", int8 ? "int8" : "f32"},
-                    {"prompt", options.prompt},
-                    {"tokens", options.tokens},
-                    {"depth", options.depth},
-                    {"batch", options.batch},
-                    {"repeat", r.speeds.prefill.size()},
-                    {"device", linear.device},
-                    {"kernel", linear.kernel},
-                    {"complete", r.complete}});
+// One phase: what a token needs and what was reached.
+struct Phase {
+    double tokens_per_second, bytes, operations;  // bytes and operations of one token
+    double bytes_per_second() const { return tokens_per_second * bytes; }
+    double operations_per_second() const { return tokens_per_second * operations; }
+};
+
+struct Report {
+    Phase prefill, decode;
+    double bandwidth;
+};
+
+// Bytes: the weights, once for all tokens that are computed together, and the session's cache, on average.
+Report report_of(const Subject& s, const BenchOptions& options) {
+    const double weights = static_cast<double>(s.info.decode_weight_bytes), prompt = std::max(1, options.prompt);
+    const double position = static_cast<double>(s.info.cache_bytes_per_position);
+    // The head is computed for the last token of the prompt only.
+    const double head = 2.0 * s.info.hidden * s.info.vocabulary, all = static_cast<double>(s.info.decode_operations);
+    Report r{};
+    r.prefill = {median(s.speeds.prefill), weights / (prompt * options.batch) + position, all - head + head / prompt};
+    r.decode = {median(s.speeds.decode),
+                weights / options.batch + position * (options.depth + (options.tokens + 1) / 2.0), all};
+    r.bandwidth = (s.bandwidth_before + s.bandwidth_after) / 2;
+    return r;
+}
+
+nlohmann::ordered_json report_json(const Subject& s, const BenchOptions& options, bool complete) {
+    const Report r = report_of(s, options);
+    nlohmann::ordered_json object;
+    const auto phase = [&](const std::string& name, const Phase& p) {
+        object[name + "_tokens_per_second"] = p.tokens_per_second;
+        object[name + "_bytes_per_token"] = p.bytes;
+        object[name + "_operations_per_token"] = p.operations;
+        object[name + "_bytes_per_second"] = p.bytes_per_second();
+        object[name + "_operations_per_second"] = p.operations_per_second();
+        object[name + "_bandwidth_fraction"] = p.bytes_per_second() / r.bandwidth;
+        object[name + "_peak_fraction"] = p.operations_per_second() / s.peak;
+    };
+    phase("prefill", r.prefill);
+    phase("decode", r.decode);
+    object.update({{"load_seconds", s.load_seconds},
+                   {"first_token_seconds", s.first_token_seconds},
+                   {"peak_memory_bytes", s.peak_memory_bytes},
+                   {"weight_bytes", s.info.weight_bytes},
+                   {"kv", s.info.kv},
+                   {"cache_bytes_per_position", s.info.cache_bytes_per_position},
+                   {"bits_per_weight", s.info.bits_per_weight},
+                   {"bandwidth_before", s.bandwidth_before},
+                   {"bandwidth_after", s.bandwidth_after},
+                   {"bandwidth_steady", s.steady()},
+                   {"peak_operations_per_second", s.peak},
+                   {"peak_kind", s.peak_name()},
+                   {"prompt", options.prompt},
+                   {"tokens", options.tokens},
+                   {"depth", options.depth},
+                   {"batch", options.batch},
+                   {"repeat", s.speeds.prefill.size()},
+                   {"device", s.device},
+                   {"kernel", s.kernel},
+                   {"complete", complete}});
+    return object;
+}
+
+std::string report_text(const Subject& s, const BenchOptions& options, bool complete) {
+    const Report r = report_of(s, options);
+    std::string text = s.name + (complete ? "\n" : " (interrupted)\n");
+    text += format("load     %8.2f s, first token after %.2f s, peak memory %s (weights %s)\n", s.load_seconds,
+                   s.first_token_seconds, bytes_text(static_cast<double>(s.peak_memory_bytes)).c_str(),
+                   bytes_text(static_cast<double>(s.info.weight_bytes)).c_str());
+    const auto phase = [&](const char* name, const Phase& p, const std::string& how) {
+        text += format("%-8s %8.1f tokens/s  (%s)\n", name, p.tokens_per_second, how.c_str());
+        text += format("         %8.1f GB/s, %5.1f%% of the bandwidth of %.1f  (%s per token)\n",
+                       p.bytes_per_second() / 1e9, 100 * p.bytes_per_second() / r.bandwidth, r.bandwidth / 1e9,
+                       bytes_text(p.bytes).c_str());
+        text += format("         %8.3f Top/s, %4.1f%% of the %s peak of %.3f  (%.3f billion operations per token)\n",
+                       p.operations_per_second() / 1e12, 100 * p.operations_per_second() / s.peak, s.peak_name(),
+                       s.peak / 1e12, p.operations / 1e9);
+    };
+    if (!s.speeds.prefill.empty()) phase("prefill", r.prefill, format("%d tokens x %d", options.prompt, options.batch));
+    if (!s.speeds.decode.empty())
+        phase("decode", r.decode, format("%d tokens x %d, depth %d", options.tokens, options.batch, options.depth));
+    if (complete && !s.steady())
+        text += format("bandwidth was not steady: %.1f GB/s before, %.1f after; the fractions mean little\n",
+                       s.bandwidth_before / 1e9, s.bandwidth_after / 1e9);
+    return text;
+}
+
+// The ratio of the medians A / B, and the smallest and largest ratio of a pair that was measured in turn.
+struct Ratio {
+    double of_medians = NAN, least = NAN, most = NAN;
+};
+Ratio ratio(const std::vector<double>& a, const std::vector<double>& b) {
+    Ratio r;
+    std::vector<double> pairs;
+    for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) pairs.push_back(a[i] / b[i]);
+    if (pairs.empty()) return r;
+    r.of_medians = median(a) / median(b);
+    r.least = *std::min_element(pairs.begin(), pairs.end());
+    r.most = *std::max_element(pairs.begin(), pairs.end());
+    return r;
+}
+
+void report(const std::vector<Subject>& subjects, const BenchOptions& options, bool complete) {
+    if (subjects.size() == 1) {
+        if (options.json)
+            print_json(report_json(subjects[0], options, complete));
+        else
+            print(report_text(subjects[0], options, complete));
         return;
     }
-    std::string text =
-        format("%s, %s, %.2f bits per weight, %s%s\n", (options.shape.empty() ? options.model : options.shape).c_str(),
-               options.scheme.empty() ? "as stored" : options.scheme.c_str(), info.bits_per_weight, linear.device,
-               r.complete ? "" : " (interrupted)");
-    text += format("load     %8.2f s, first token after %.2f s, peak memory %s (weights %s)\n", r.load_seconds,
-                   r.first_token_seconds, bytes_text(static_cast<double>(r.peak_memory_bytes)).c_str(),
-                   bytes_text(static_cast<double>(info.weight_bytes)).c_str());
-    if (!r.speeds.prefill.empty()) {
-        text += format("prefill  %8.1f tokens/s, %8.1f GOPS, %5.1f%% of the %s peak of %.0f  (%d tokens x %d)\n",
-                       prefill, prefill * operations / 1e9, 100 * prefill_fraction, int8 ? "int8" : "f32", r.peak / 1e9,
-                       options.prompt, options.batch);
+    const Subject &a = subjects[0], &b = subjects[1];
+    const Ratio prefill = ratio(a.speeds.prefill, b.speeds.prefill), decode = ratio(a.speeds.decode, b.speeds.decode);
+    if (options.json) {
+        nlohmann::ordered_json object{{"a", report_json(a, options, complete)},
+                                      {"b", report_json(b, options, complete)}};
+        const auto put = [&](const std::string& name, const Ratio& r) {
+            object[name + "_ratio"] = r.of_medians;
+            object[name + "_ratio_least"] = r.least;
+            object[name + "_ratio_most"] = r.most;
+        };
+        put("prefill", prefill);
+        put("decode", decode);
+        print_json(object);
+        return;
     }
-    if (!r.speeds.decode.empty()) {
-        text += format(
-            "decode   %8.1f tokens/s, %8.1f GB/s, %5.1f%% of the bandwidth of %.1f  (%d tokens x %d, depth %d)\n",
-            decode, decode * decode_bytes / 1e9, 100 * decode_fraction, bandwidth / 1e9, options.tokens, options.batch,
-            options.depth);
-    }
-    if (r.complete && !r.steady()) {
-        text += format("bandwidth was not steady: %.1f GB/s before, %.1f after; the fractions mean little\n",
-                       r.bandwidth_before / 1e9, r.bandwidth_after / 1e9);
-    }
+    std::string text = "A: " + report_text(a, options, complete) + "B: " + report_text(b, options, complete);
+    const auto line = [&](const char* name, const Ratio& r) {
+        text += format("%s A / B  %.3f  (%.3f to %.3f over pairs in turn)\n", name, r.of_medians, r.least, r.most);
+    };
+    if (!a.speeds.prefill.empty()) line("prefill", prefill);
+    if (!a.speeds.decode.empty()) line("decode ", decode);
     print(text);
 }
 
@@ -229,6 +324,24 @@ int write_shape(quant_runtime* runtime, const BenchOptions& options) {
     return exit_done;
 }
 
+// The options with one thing changed: the device, the model or the scheme, whichever `name` is.
+BenchOptions with(BenchOptions options, const std::string& name, const quant_runtime* runtime) {
+    bool device = name == "cpu";
+    for (int i = 0; i < quant_device_count(runtime); ++i) {
+        auto info = sized<quant_device_info>();
+        check(quant_device_get(runtime, i, &info), quant_error{});
+        device = device || name == info.name;
+    }
+    std::error_code none;
+    if (device)
+        options.device = name;
+    else if (options.shape.empty() && std::filesystem::exists(name, none))
+        options.model = name;
+    else
+        options.scheme = name;
+    return options;
+}
+
 }  // namespace
 
 int bench(const BenchOptions& options) {
@@ -239,39 +352,51 @@ int bench(const BenchOptions& options) {
     }
     const Runtime runtime = create_runtime(options);
     if (!options.write.empty()) return write_shape(runtime.get(), options);
-    const Model model =
-        options.shape.empty() ? open_model(runtime.get(), options) : open_shape(runtime.get(), options.shape, options);
-    Result result;
-    result.load_seconds = process_seconds();
-    const quant_model_info info = model_info(model.get());
-    const auto contract = model_contract(model.get());
-    const quant_contract& linear = layer_linear(contract);
-    const bool int8 = std::strstr(linear.activations, "s8") || std::strstr(linear.kernel, "int8");  // its products
+    if (options.compare.size() == 2 && 2 * options.batch > max_watched_sessions)
+        throw Failure(exit_usage, format("a batch of %d sessions of two models is more than %d", options.batch,
+                                         max_watched_sessions));
+    std::vector<Subject> subjects;
+    if (options.compare.empty()) {
+        subjects.push_back(open_subject(runtime.get(), options));
+    } else {
+        for (const std::string& name : options.compare)
+            subjects.push_back(open_subject(runtime.get(), with(options, name, runtime.get())));
+    }
+    bool complete = false;
     try {
         Progress progress;
-        Batch batch(model.get(), options);
-        batch.advance(1);
-        result.first_token_seconds = process_seconds();
-        Speeds warm_up;
-        measure(batch, options, warm_up);
-        result.peak_memory_bytes = peak_memory();  // before the probe takes its own gigabyte
-
-        for (int attempt = 0; attempt < 3 && !(attempt > 0 && result.steady()); ++attempt) {
-            const quant_limits limits = probe(runtime.get(), linear.device, 3);
-            result.bandwidth_before = limits.read_bytes_per_second;
-            result.peak = int8 ? limits.int8_operations_per_second : limits.f32_operations_per_second;
-            result.speeds = {};
+        for (Subject& s : subjects) {
+            s.batch = std::make_unique<Batch>(s.model.get(), options);
+            s.batch->advance(1);
+            s.first_token_seconds = process_seconds();
+            Speeds warm_up;
+            measure(*s.batch, options, warm_up);
+            s.peak_memory_bytes = peak_memory();  // before the probe takes its own gigabyte
+        }
+        const auto steady = [&] {
+            return std::all_of(subjects.begin(), subjects.end(), [](const Subject& s) { return s.steady(); });
+        };
+        for (int attempt = 0; attempt < 3 && !(attempt > 0 && steady()); ++attempt) {
+            for (Subject& s : subjects) {
+                const quant_limits limits = probe(runtime.get(), s.device.c_str(), 3);
+                s.bandwidth_before = limits.read_bytes_per_second;
+                s.peak = s.peak_kind == Subject::Peak::f32    ? limits.f32_operations_per_second
+                         : s.peak_kind == Subject::Peak::int8 ? limits.int8_operations_per_second
+                                                              : limits.int4_operations_per_second;
+                s.speeds = {};
+            }
             for (int i = 0; i < options.repeat; ++i) {
                 progress.show("bench", static_cast<double>(i) / options.repeat);
-                measure(batch, options, result.speeds);
+                for (Subject& s : subjects) measure(*s.batch, options, s.speeds);
             }
-            result.bandwidth_after = probe(runtime.get(), linear.device, 1).read_bytes_per_second;
+            for (Subject& s : subjects)
+                s.bandwidth_after = probe(runtime.get(), s.device.c_str(), 1).read_bytes_per_second;
         }
-        result.complete = true;
+        complete = true;
     } catch (const Interrupted&) {
     }
-    report(options, info, linear, int8, result);
-    return result.complete ? exit_done : exit_interrupted;
+    report(subjects, options, complete);
+    return complete ? exit_done : exit_interrupted;
 }
 
 }  // namespace cli

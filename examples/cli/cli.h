@@ -52,6 +52,7 @@ struct PerplexityOptions : ModelOptions {
 };
 struct BenchOptions : ModelOptions {
     std::string shape, write;
+    std::vector<std::string> compare;
     int prompt = 512, tokens = 128, depth = 0, batch = 1, repeat = 3;
 };
 struct TokenizeOptions : ModelOptions {

@@ -144,6 +144,9 @@ struct CommandLine {
         sub->add_option("-r,--repeat", bench_options.repeat, "Repetitions; the median counts")
             ->capture_default_str()
             ->check(CLI::Range(1, 1000));
+        sub->add_option("--compare", bench_options.compare,
+                        "Measure two schemes, devices or models in turn, and their ratio")
+            ->expected(2);
         sub->add_option("--write", bench_options.write, "Only write the shape's model to this GGUF file")->needs(shape);
 
         sub = add(app, "tokenize", "Token ids of a text", tokenize, tokenize_options);
