@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
@@ -43,7 +44,11 @@ Finished start(const std::vector<std::string>& arguments, const std::string& inp
     std::fwrite(input.data(), 1, input.size(), in);
     std::fflush(in);
     std::rewind(in);
-    std::vector<char*> argv{const_cast<char*>(QUANT_TEST_COMMAND)};
+    std::istringstream emulator(QUANT_TEST_EMULATOR);  // when cross-compiled
+    std::vector<std::string> words{std::istream_iterator<std::string>(emulator), {}};
+    words.push_back(QUANT_TEST_COMMAND);
+    std::vector<char*> argv;
+    for (std::string& word : words) argv.push_back(&word[0]);
     for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
     argv.push_back(nullptr);
     const pid_t child = fork();
@@ -51,7 +56,7 @@ Finished start(const std::vector<std::string>& arguments, const std::string& inp
         dup2(fileno(in), 0);
         dup2(fileno(out), 1);
         dup2(fileno(err), 2);
-        execv(QUANT_TEST_COMMAND, argv.data());
+        execvp(argv[0], argv.data());
         _exit(99);
     }
     Finished result{};

@@ -17,8 +17,8 @@ forbidden="$forbidden|_ZNSt8ios_base4InitC1Ev"
 case $library in
 *.a)
     undefined=$("$nm" -A -u "$library" 2>/dev/null)
-    weak=$("$nm" -A "$library" 2>/dev/null | grep -E '_avx(2|512)\.cpp\.o:' | grep -E ' [WVu] ' | c++filt || true)
-    [ -z "$weak" ] || complain "inline functions compiled for AVX2 or AVX-512 that baseline code could call" "$weak"
+    weak=$("$nm" -A "$library" 2>/dev/null | grep -E '_(avx2|avx512|neon|neon_dotprod|neon_i8mm)\.cpp\.o:' | grep -E ' [WVu] ' | c++filt || true)
+    [ -z "$weak" ] || complain "inline functions compiled for a newer instruction set that baseline code could call" "$weak"
     ;;
 *)
     undefined=$("$nm" -D -u "$library")

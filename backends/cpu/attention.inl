@@ -6,7 +6,7 @@
 // masked for it changes nothing.
 
 constexpr int query_tile = row_tile < 6 ? row_tile : 6;
-constexpr int vectors_together = 24 / query_tile < 4 ? 24 / query_tile : 4;  // at most 24 sums (see Simd) at a time
+constexpr int vectors_together = Simd::float_sums / query_tile < 4 ? Simd::float_sums / query_tile : 4;
 
 // Floats in a thread's scratch. Queries lie one after the other: row by row, head by head.
 struct AttentionScratch {

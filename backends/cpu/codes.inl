@@ -36,9 +36,12 @@ QUANT_INLINE int32_t load_scalar_int(const uint8_t* p) {
 // ---- Codes -------------------------------------------------------------------------------------------------------
 
 // The codes of step S of a block, a byte each; Bits is their size: 4, 5, 6 or 8.
-template <int Bits, int S>
+template <int Bits, int S, class V = Simd>  // V: looked at only where it has the operation
 QUANT_INLINE Bytes load_step(const uint8_t* block) {
-    if constexpr (Bits == 8) {
+    if constexpr (Bits == 8 && Simd::matrix_dot) {  // steps of 8 columns: half of one
+        const uint8_t* pair = block + S / 2 * 2 * step_bytes;
+        return V::template narrow_step<S % 2>(Simd::load_bytes(pair), Simd::load_bytes(pair + step_bytes));
+    } else if constexpr (Bits == 8) {
         return Simd::load_bytes(block + S * step_bytes);
     } else {
         Bytes codes = Simd::field<S % 2 * 4>(Simd::load_bytes(block + S / 2 * step_bytes), 0x0f);
@@ -61,10 +64,15 @@ QUANT_INLINE Bytes load_step(const uint8_t* block) {
     }
 }
 
+// The vectors that `dot` takes.
 template <int Bits>
 QUANT_INLINE void load_block(const uint8_t* block, Bytes (&codes)[steps_per_block]) {
-    unrolled<steps_per_block>([&](auto s)
-                                  QUANT_INLINE_LAMBDA { codes[s] = load_step<Bits, decltype(s)::value>(block); });
+    unrolled<steps_per_block>([&](auto s) QUANT_INLINE_LAMBDA {
+        if constexpr (Bits == 8)
+            codes[s] = Simd::load_bytes(block + s * step_bytes);
+        else
+            codes[s] = load_step<Bits, decltype(s)::value>(block);
+    });
 }
 
 // ---- Headers -----------------------------------------------------------------------------------------------------

@@ -72,6 +72,10 @@ void append_baseline_kernels(std::vector<Kernel>& table, bool exact);
 void append_avx2_kernels(std::vector<Kernel>& table, bool exact);
 void append_avx512_kernels(std::vector<Kernel>& table, bool exact);  // AVX-512 F BW VL DQ VNNI
 #endif
+// 32-bit: with VFPv4. dotprod and i8mm exist on 64-bit ARM only.
+void append_neon_kernels(std::vector<Kernel>& table, bool exact);
+void append_neon_dotprod_kernels(std::vector<Kernel>& table, bool exact);
+void append_neon_i8mm_kernels(std::vector<Kernel>& table, bool exact);
 
 // A device of this kernel table.
 std::unique_ptr<Backend> create_cpu_backend(std::string name, std::vector<Kernel> table,

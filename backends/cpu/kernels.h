@@ -1,12 +1,19 @@
-// What an instruction set implements: plain functions over plain arguments. The files kernels_avx2.cpp and
-// kernels_avx512.cpp, which hold them, must define no symbol that another file could be linked to (no inline function
-// or template with external linkage: the linker may keep the copy that only a newer processor runs). So everything with
-// standard library types is in kernels.cpp, and helpers that both sides use are `static inline`.
+// What an instruction set implements: plain functions over plain arguments. The files kernels_avx2.cpp,
+// kernels_neon.cpp and so on, which hold them, must define no symbol that another file could be linked to (no inline
+// function or template with external linkage: the linker may keep the copy that only a newer processor runs). So
+// everything with standard library types is in kernels.cpp, and helpers that both sides use are `static inline`.
 #pragma once
 #include <cstddef>
 #include <cstdint>
 
 #include "backends/cpu/layout_rows.h"
+
+#if defined(__aarch64__) || defined(_M_ARM64)
+#define QUANT_ARM_64
+#endif
+#if defined(QUANT_ARM_64) || (defined(__arm__) && defined(__ARM_FP) && __ARM_ARCH >= 7)
+#define QUANT_ARM
+#endif
 
 namespace quant {
 
@@ -111,6 +118,12 @@ struct CpuKernels {
 extern const CpuKernels kernels_baseline;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const CpuKernels kernels_avx2, kernels_avx512;
+#endif
+#if defined(QUANT_ARM)
+extern const CpuKernels kernels_neon;
+#endif
+#if defined(QUANT_ARM_64)
+extern const CpuKernels kernels_neon_dotprod, kernels_neon_i8mm;
 #endif
 
 }  // namespace quant

@@ -141,14 +141,18 @@ void unpack_header(const TileShape& t, uint8_t zero_point, const uint8_t* header
 // ---- Blocks of codes ---------------------------------------------------------------------------------------------
 
 // steps[s][r]: the 4 codes of row r in step s, as they lie in memory.
-template <int R>
+template <int R, int StepCols>
 void pack_block(Element element, const uint32_t (*steps)[R], uint8_t* block) {
     uint32_t out[steps_per_block][R];
     int vectors = 0;
     if (element == Element::s8 || element == Element::u8) {
         uint32_t flip = code_bias(element, R) ? 0x80808080u : 0;
         for (int s = 0; s < steps_per_block; ++s)
-            for (int r = 0; r < R; ++r) out[s][r] = steps[s][r] ^ flip;
+            for (int r = 0; r < R; ++r) {
+                constexpr int words = StepCols / 4;  // of a row in a step
+                const int at = s / words * words * R + words * r + s % words;
+                out[at / R][at % R] = steps[s][r] ^ flip;
+            }
         vectors = steps_per_block;
     } else {
         for (int v = 0; v < 4; ++v)
@@ -166,10 +170,12 @@ void pack_block(Element element, const uint32_t (*steps)[R], uint8_t* block) {
     std::memcpy(block, out, static_cast<size_t>(vectors) * sizeof out[0]);
 }
 
-uint8_t unpack_code(const TileShape& t, const uint8_t* block, int col, int row) {
+uint8_t unpack_code(const TileShape& t, const uint8_t* block, int col, int row, int step_cols) {
+    if (t.element == Element::s8 || t.element == Element::u8) {
+        const uint8_t code = block[col / step_cols * step_cols * t.rows + step_cols * row + col % step_cols];
+        return static_cast<uint8_t>(code ^ (code_bias(t.element, t.rows) ? 0x80 : 0));
+    }
     int step = col / 4, vector = 4 * t.rows, at = 4 * row + col % 4;
-    if (t.element == Element::s8 || t.element == Element::u8)
-        return static_cast<uint8_t>(block[step * vector + at] ^ (code_bias(t.element, t.rows) ? 0x80 : 0));
     int code = block[step / 2 * vector + at] >> (step % 2 * 4) & 15;
     int high_bits = element_bits(t.element) - 4;
     if (high_bits) {
@@ -199,7 +205,7 @@ void pack_columns(const PackRows& from, const TileShape& t, int first_col, int c
     }
 }
 
-template <int R>
+template <int R, int StepCols>
 void pack(const PackRows& from, uint8_t* tile) {
     TileShape t = tile_shape(from.format, from.cols, R);
     bool whole_rows = from.rows == R;
@@ -229,11 +235,11 @@ void pack(const PackRows& from, uint8_t* tile) {
                 std::memcpy(row, codes, cols);
             for (int s = 0; s < steps_per_block; ++s) steps[s][r] = row[s];
         }
-        pack_block<R>(t.element, steps, block);
+        pack_block<R, StepCols>(t.element, steps, block);
     }
 }
 
-template <int R>
+template <int R, int StepCols>
 void unpack(const Format& format, int64_t cols, const uint8_t* tile, int row, uint8_t* codes, float* scales,
             float* offsets) {
     TileShape t = tile_shape(format, cols, R);
@@ -245,7 +251,7 @@ void unpack(const Format& format, int64_t cols, const uint8_t* tile, int row, ui
         if (column_major(t.element))
             std::memcpy(codes + c * bytes, block + (static_cast<size_t>(in_block) * R + row) * bytes, bytes);
         else
-            codes[c] = unpack_code(t, block, in_block, row);
+            codes[c] = unpack_code(t, block, in_block, row, StepCols);
     }
     for (int g = 0; g < t.groups; ++g)
         unpack_header(t, format.zero_point, tile + static_cast<size_t>(g / t.panel_groups) * t.panel_bytes,
@@ -314,7 +320,8 @@ TileShape tile_shape(const Format& f, int64_t cols, int tile_rows) {
     return t;
 }
 
-const Layout layout_rows16 = {"rows16", 16, tile_bytes<16>, pack<16>, unpack<16>};
-const Layout layout_rows8 = {"rows8", 8, tile_bytes<8>, pack<8>, unpack<8>};
+const Layout layout_rows16 = {"rows16", 16, tile_bytes<16>, pack<16, 4>, unpack<16, 4>};
+const Layout layout_rows8 = {"rows8", 8, tile_bytes<8>, pack<8, 4>, unpack<8, 4>};
+const Layout layout_rows8x8 = {"rows8x8", 8, tile_bytes<8>, pack<8, 8>, unpack<8, 8>};
 
 }  // namespace quant

@@ -1,5 +1,6 @@
-// Row-interleaved weight layouts: tiles of R = 16 (`rows16`, for AVX-512) or R = 8 (`rows8`) output rows, so that the
-// lanes of one vector are rows and no kernel adds across lanes. A tile is one stream, read front to back:
+// Row-interleaved weight layouts: tiles of R = 16 (`rows16`, for AVX-512) or R = 8 (`rows8`; `rows8x8`, for ARM's
+// matrix product) output rows, so that the lanes of one vector are rows and no kernel adds across lanes. A tile is one
+// stream, read front to back:
 //
 //   tile  = panels                      a panel is 4 groups (all of the row if there is one; nested: a super group)
 //   panel = header | blocks             the header holds the groups' scales, padded to 64 bytes
@@ -14,14 +15,15 @@
 //   u5: the same, then a vector whose bytes' bit s is the fifth bit of step s.
 //   u6: the same as u4, then 2 vectors; bits 2i, 2i+1 of vector v are the high two bits of step 4v + i.
 //   rows16 keeps 8-bit codes unsigned (s8 + 128), rows8 keeps them signed (u8 - 128): what each one's dot product
-//   wants. f32, f16, bf16, e4m3: [column][R].
+//   wants. rows8x8 has 8-bit codes in 4 steps of 8 columns, byte 8r+j, and is as rows8 otherwise. f32, f16, bf16, e4m3:
+//   [column][R].
 // Columns are padded to a block and rows to a tile, with codes and scales of zero.
 #pragma once
 #include "core/backend.h"
 
 namespace quant {
 
-extern const Layout layout_rows16, layout_rows8;
+extern const Layout layout_rows16, layout_rows8, layout_rows8x8;
 
 constexpr int block_cols = 32;
 

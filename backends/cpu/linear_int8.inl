@@ -9,6 +9,13 @@
 
 // ---- Activations -------------------------------------------------------------------------------------------------
 
+// Where columns [k, k + 8) of row c lie in a block of the codes of `rows` rows. For a matrix product, two rows' columns
+// lie side by side, so that x + 16 is the second half of a block, as it is for one row.
+QUANT_INLINE int code_offset(int c, int rows, int k) {
+    if (!Simd::matrix_dot || (c | 1) >= rows) return block_cols * c + k;
+    return block_cols * ((c & ~1) + k / 8 % 2) + k / 16 * 16 + c % 2 * 8;
+}
+
 void prepare_int8(const Int8Activations& from, int first_row, int rows, uint8_t* to) {
     constexpr int vectors = block_cols / lanes;
     for (int c = 0; c < rows; ++c) {
@@ -34,7 +41,7 @@ void prepare_int8(const Int8Activations& from, int first_row, int rows, uint8_t*
             for (int i = 0; i < vectors; ++i) {
                 Int code = round_code(Simd::mul(x[i], inverse));
                 half[2 * i / vectors] = Simd::add(half[2 * i / vectors], code);
-                Simd::store_s8(block + c * block_cols + i * lanes, code);
+                Simd::store_s8(block + code_offset(c, rows, i * lanes), code);
             }
             const float scale = largest / 127.0f;
             const int32_t low = Simd::reduce_add(half[0]), high = Simd::reduce_add(half[1]);
@@ -56,17 +63,91 @@ void prepare_int8(const Int8Activations& from, int first_row, int rows, uint8_t*
 
 void prepare_s8(const uint8_t* codes, int64_t stride, int blocks, int first_row, int rows, uint8_t* to) {
     for (int b = 0; b < blocks; ++b)
-        for (int c = 0; c < rows; ++c, to += block_cols)
-            std::memcpy(to, codes + (first_row + c) * stride + static_cast<int64_t>(b) * block_cols, block_cols);
+        for (int c = 0; c < rows; ++c) {
+            const uint8_t* from = codes + (first_row + c) * stride + static_cast<int64_t>(b) * block_cols;
+            uint8_t* block = to + static_cast<int64_t>(b) * rows * block_cols;
+            constexpr int together = Simd::matrix_dot ? 8 : block_cols;
+            for (int k = 0; k < block_cols; k += together)
+                std::memcpy(block + code_offset(c, rows, k), from + k, together);
+        }
 }
 
 // ---- The integer sums --------------------------------------------------------------------------------------------
 
-// sum[t][c] += products over Steps steps: codes(t, s) with the 4 activations at x + 32 c + 4 s.
+// A matrix product keeps the sums of rows c and c + 1 of the activations mixed: from here to there and back.
+template <int Bits, int T, int C, class V = Simd>
+QUANT_INLINE void pair_sums(Int (&sum)[T][C]) {
+    if constexpr (Simd::matrix_dot && Bits == 8) {
+        QUANT_UNROLL
+        for (int c = 0; c + 1 < C; c += 2) {
+            QUANT_UNROLL
+            for (int t = 0; t < T; ++t) V::pair_sums(sum[t][c], sum[t][c + 1]);
+        }
+    }
+}
+template <int Bits, int T, int C, class V = Simd>
+QUANT_INLINE void unpair_sums(Int (&sum)[T][C]) {
+    if constexpr (Simd::matrix_dot && Bits == 8) {
+        QUANT_UNROLL
+        for (int c = 0; c + 1 < C; c += 2) {
+            QUANT_UNROLL
+            for (int t = 0; t < T; ++t) V::unpair_sums(sum[t][c], sum[t][c + 1]);
+        }
+    }
+}
+
+// The matrix product: codes(t, s) is 8 columns of rows 0 to 3 for an even s, of rows 4 to 7 for the odd s after it.
+template <int T, int C, int Steps, class Codes, class V = Simd>
+QUANT_INLINE void accumulate_matrix(Int (&sum)[T][C], Codes codes, const uint8_t* x) {
+    QUANT_UNROLL
+    for (int s = 0; s < Steps; s += 2) {
+        QUANT_UNROLL
+        for (int c = 0; c + 1 < C; c += 2) {
+            const auto a = V::load_activations(x + block_cols * (c + s / 2 % 2) + s / 4 * 16);
+            QUANT_UNROLL
+            for (int t = 0; t < T; ++t) {
+                sum[t][c] = V::multiply_pair(sum[t][c], codes(t, s), a);
+                sum[t][c + 1] = V::multiply_pair(sum[t][c + 1], codes(t, s + 1), a);
+            }
+        }
+    }
+    if constexpr (C % 2 == 1) {
+        QUANT_UNROLL
+        for (int t = 0; t < T; ++t) {
+            Int low = Simd::set_int(0), high = Simd::set_int(0);
+            QUANT_UNROLL
+            for (int s = 0; s < Steps; s += 2) {
+                const auto a = V::broadcast8(x + block_cols * (C - 1) + 4 * s);
+                low = V::multiply_one(low, codes(t, s), a);
+                high = V::multiply_one(high, codes(t, s + 1), a);
+            }
+            sum[t][C - 1] = Simd::add(sum[t][C - 1], V::add_halves(low, high));
+        }
+    }
+}
+
+// sum[t][c] += products over Steps steps: codes(t, s) with the 4 activations at x + 32 c + 4 s; sums paired.
 template <int Bits, int T, int C, int Steps, class Codes,
           class V = Simd>  // V: looked at only where it has the operation
-QUANT_INLINE void dot(Int (&sum)[T][C], Codes codes, const uint8_t* x) {
-    if constexpr (Simd::fused_dot) {
+QUANT_INLINE void accumulate(Int (&sum)[T][C], Codes codes, const uint8_t* x) {
+    if constexpr (Simd::matrix_dot && Bits == 8) {
+        accumulate_matrix<T, C, Steps>(sum, codes, x);
+    } else if constexpr (Simd::lane_dot) {
+        QUANT_UNROLL
+        for (int s = 0; s < Steps; s += 4) {
+            decltype(V::load_activations(x)) a[C];
+            QUANT_UNROLL
+            for (int c = 0; c < C; ++c) a[c] = V::load_activations(x + block_cols * c + 4 * s);
+            unrolled<4>([&](auto lane) QUANT_INLINE_LAMBDA {
+                QUANT_UNROLL
+                for (int c = 0; c < C; ++c) {
+                    QUANT_UNROLL
+                    for (int t = 0; t < T; ++t)
+                        sum[t][c] = V::template dot<decltype(lane)::value>(sum[t][c], codes(t, s + lane), a[c]);
+                }
+            });
+        }
+    } else if constexpr (Simd::fused_dot) {
         QUANT_UNROLL
         for (int s = 0; s < Steps; ++s) {
             QUANT_UNROLL
@@ -79,7 +160,7 @@ QUANT_INLINE void dot(Int (&sum)[T][C], Codes codes, const uint8_t* x) {
     } else {
         constexpr int together =
             V::template steps_in_16_bits<Bits> < Steps ? V::template steps_in_16_bits<Bits> : Steps;
-        Int products[T][C];
+        typename V::Products products[T][C];
         QUANT_UNROLL
         for (int s = 0; s < Steps; ++s) {
             QUANT_UNROLL
@@ -87,13 +168,20 @@ QUANT_INLINE void dot(Int (&sum)[T][C], Codes codes, const uint8_t* x) {
                 const auto a = V::broadcast4(x + block_cols * c + 4 * s);
                 QUANT_UNROLL
                 for (int t = 0; t < T; ++t) {
-                    Int p = V::template product<Bits>(codes(t, s), a);
-                    products[t][c] = s % together == 0 ? p : V::add_16_bits(products[t][c], p);
+                    products[t][c] = s % together == 0 ? V::template product<Bits>(codes(t, s), a)
+                                                       : V::template add_product<Bits>(products[t][c], codes(t, s), a);
                     if (s % together == together - 1) sum[t][c] = V::add_pairs(sum[t][c], products[t][c]);
                 }
             }
         }
     }
+}
+
+template <int Bits, int T, int C, int Steps, class Codes>
+QUANT_INLINE void dot(Int (&sum)[T][C], Codes codes, const uint8_t* x) {
+    pair_sums<Bits>(sum);
+    accumulate<Bits, T, C, Steps>(sum, codes, x);
+    unpair_sums<Bits>(sum);
 }
 
 enum class Groups { of_16, of_32, longer };
@@ -207,6 +295,14 @@ size_t scratch_int8(const TileShape& t, int) {
     return tiles_together_int8(t) * expanded_tile_bytes(t);
 }
 
+// A matrix product's 8-bit codes.
+template <class V = Simd>
+QUANT_INLINE void widen_steps(Bytes (&steps)[steps_per_block]) {
+    if constexpr (Simd::matrix_dot) {
+        for (int s = 0; s < steps_per_block; s += 2) V::widen_steps(steps[s], steps[s + 1]);
+    }
+}
+
 template <int Bits>
 QUANT_NOINLINE void expand(const TileShape& t, const uint8_t* tile, uint8_t* scratch, ExpandedTile* to) {
     float* scales = reinterpret_cast<float*>(scratch);
@@ -230,6 +326,7 @@ QUANT_NOINLINE void expand(const TileShape& t, const uint8_t* tile, uint8_t* scr
             if constexpr (Bits == 8) continue;
             Bytes steps[steps_per_block];
             load_block<Bits>(block, steps);
+            widen_steps(steps);
             for (int s = 0; s < steps_per_block; ++s, codes += step_bytes) Simd::store_bytes(codes, steps[s]);
         }
     }
@@ -446,11 +543,13 @@ QUANT_NOINLINE void multiply_s8(const TileShape& t, const uint8_t* const* tiles,
     }
     const uint8_t* codes[T];
     for (int i = 0; i < T; ++i) codes[i] = tiles[i] + t.header_bytes;
+    pair_sums<8>(sum);
     size_t block = 0;
     for (int b = 0; b < t.blocks; ++b, block += steps_per_block * step_bytes, x += block_cols * C)
-        dot<8, T, C, 8>(
+        accumulate<8, T, C, 8>(
             sum, [&](int i, int s) QUANT_INLINE_LAMBDA { return Simd::load_bytes(codes[i] + block + s * step_bytes); },
             x);
+    unpair_sums<8>(sum);
     for (int i = 0; i < T; ++i) {
         const GroupScale w = load_scale(t, tiles[i], 0);
         const Int zero_point = t.header == HeaderKind::integer ? Simd::round(w.offset) : Simd::set_int(0);

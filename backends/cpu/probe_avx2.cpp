@@ -1,3 +1,4 @@
+#if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
 
 #include "backends/cpu/probe.h"
@@ -85,3 +86,4 @@ const ArithmeticLoops arithmetic_avx2 = {int8_loop, int8_chains* steps * 64.0, i
                                          f32_loop,  f32_chains * 16.0};
 
 }  // namespace quant
+#endif

@@ -1,3 +1,4 @@
+#if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
 
 #include "backends/cpu/probe.h"
@@ -34,3 +35,4 @@ const ArithmeticLoops arithmetic_avx512 = {int8_loop,      chains * 128.0, int8_
                                            chains * 128.0, f32_loop,       chains * 32.0};
 
 }  // namespace quant
+#endif

@@ -5,6 +5,7 @@ struct Simd {
     using Float = __m256;
     using Int = __m256i;
     using Bytes = __m256i;
+    static constexpr int float_sums = 24;
     QUANT_INLINE static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
     // ---- Float ---------------------------------------------------------------------------------------------------
@@ -127,7 +128,8 @@ struct Simd {
     // Largest sums, with activations of at most 127:
     //   4 bit  15 * 127 * 2 * 8 steps = 30480      6 bit  63 * 127 * 2 * 2 steps = 32004
     //   5 bit  31 * 127 * 2 * 4 steps = 31496      8 bit  128 * 127 * 2 * 1 step = 32512      (of 32767)
-    static constexpr bool fused_dot = false;
+    static constexpr bool fused_dot = false, lane_dot = false, matrix_dot = false;
+    using Products = Int;
     template <int Bits>
     static constexpr int steps_in_16_bits = Bits == 4   ? 8
                                             : Bits == 5 ? 4
@@ -139,7 +141,10 @@ struct Simd {
             return _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(activations, codes));
         return _mm256_maddubs_epi16(codes, activations);
     }
-    QUANT_INLINE static Int add_16_bits(Int a, Int b) { return _mm256_add_epi16(a, b); }
+    template <int Bits>
+    QUANT_INLINE static Int add_product(Int products, Bytes codes, Bytes activations) {
+        return _mm256_add_epi16(products, product<Bits>(codes, activations));
+    }
     QUANT_INLINE static Int add_pairs(Int sum, Int products) {
         return _mm256_add_epi32(sum, _mm256_madd_epi16(products, _mm256_set1_epi16(1)));
     }

@@ -2,8 +2,9 @@
 struct Simd {
     static constexpr int lanes = 16;  // floats in a vector = rows of a tile
     using Float = __m512;
-    using Int = __m512i;    // int32 lanes
-    using Bytes = __m512i;  // 4 bytes a lane
+    using Int = __m512i;                   // int32 lanes
+    using Bytes = __m512i;                 // 4 bytes a lane
+    static constexpr int float_sums = 24;  // that attention keeps at a time, at most
     QUANT_INLINE static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
     // ---- Float ---------------------------------------------------------------------------------------------------
@@ -112,7 +113,7 @@ struct Simd {
     }
 
     // ---- Integer dot product: unsigned codes times int8, 4 products added to each lane ---------------------------
-    static constexpr bool fused_dot = true;
+    static constexpr bool fused_dot = true, lane_dot = false, matrix_dot = false;
     QUANT_INLINE static Int dot(Int sum, Bytes codes, Bytes activations) {
         return _mm512_dpbusd_epi32(sum, codes, activations);
     }

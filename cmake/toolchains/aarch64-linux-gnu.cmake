@@ -1,0 +1,6 @@
+# 64-bit ARM with Debian's or Ubuntu's cross compiler (g++-aarch64-linux-gnu); tests run under qemu-user.
+set(QUANT_TRIPLE aarch64-linux-gnu)
+set(CMAKE_SYSTEM_PROCESSOR aarch64)
+set(CMAKE_FIND_ROOT_PATH /usr/aarch64-linux-gnu)
+set(CMAKE_CROSSCOMPILING_EMULATOR qemu-aarch64 -L /usr/aarch64-linux-gnu)
+include(${CMAKE_CURRENT_LIST_DIR}/linux_cross.cmake)

@@ -1,0 +1,15 @@
+# A phone: Android's own toolchain file, found through ANDROID_NDK, with this project's defaults. -DANDROID_ABI and
+# -DANDROID_PLATFORM override them.
+if(NOT DEFINED ENV{ANDROID_NDK} OR NOT EXISTS $ENV{ANDROID_NDK}/build/cmake/android.toolchain.cmake)
+  message(FATAL_ERROR "Set the environment variable ANDROID_NDK to the folder of the Android NDK")
+endif()
+if(NOT ANDROID_ABI)
+  set(ANDROID_ABI arm64-v8a)
+endif()
+if(NOT ANDROID_PLATFORM)
+  set(ANDROID_PLATFORM android-24)
+endif()
+if(NOT ANDROID_STL)
+  set(ANDROID_STL c++_static)
+endif()
+include($ENV{ANDROID_NDK}/build/cmake/android.toolchain.cmake)
