@@ -27,13 +27,14 @@ CONFIGURE = mkdir -p $(BUILD) && cmake -S . -B $(BUILD) $(GENERATOR) $(LAUNCHER)
 COMPILE = cmake --build $(BUILD) -j $(JOBS) --target $(1)
 PACKAGES = sh cmake/install_packages.sh
 
-.PHONY: help all demo test check check-all bench fuzz format format-check consumers size clean
+.PHONY: help all demo test check check-all arm armv7 arm-build bench fuzz format format-check consumers size clean
 
 help:
 	@echo "make demo       build the quant command and stream a story from the embedded model"
 	@echo "make test       build and run all tests (QUANT_TEST_DATA=DIR adds those that need large reference data)"
 	@echo "make check      test, symbols, consumers of an installed copy, formatting"
 	@echo "make check-all  the complete set: check, every test under sanitizers, five minutes of each fuzzer"
+	@echo "make arm        build for 64-bit ARM, run all tests under qemu on three processors (make armv7: 32-bit ARM)"
 	@echo "make bench      kernel benchmarks"
 	@echo "make format     clang-format on every source;  make clean"
 	@echo "config=sanitize | thread | shared   builds in a folder of its own, for example: make config=sanitize test"
@@ -80,6 +81,22 @@ fuzz:
 
 fuzz-build:
 	@$(call CONFIGURE,-DQUANT_BUILD_FUZZERS=ON -DQUANT_BUILD_TESTS=OFF -DQUANT_BUILD_EXAMPLES=OFF)
+	@$(call COMPILE,all)
+
+# Cross-compiled, tested under qemu once per feature level; EXTENT=reduced: see tests/arm.sh.
+EXTENT ?= whole
+arm:
+	@$(PACKAGES) build test arm
+	@$(MAKE) --no-print-directory arm-build BUILD=build-arm TOOLCHAIN=aarch64-linux-gnu
+	sh tests/arm.sh aarch64 build-arm $(EXTENT)
+
+armv7:
+	@$(PACKAGES) build test armv7
+	@$(MAKE) --no-print-directory arm-build BUILD=build-armv7 TOOLCHAIN=arm-linux-gnueabihf
+	sh tests/arm.sh armv7 build-armv7 $(EXTENT)
+
+arm-build:
+	@$(call CONFIGURE,-DCMAKE_TOOLCHAIN_FILE=cmake/toolchains/$(TOOLCHAIN).cmake)
 	@$(call COMPILE,all)
 
 bench:

@@ -1,6 +1,7 @@
 #!/bin/sh
-# install_packages.sh GROUP...: what is missing to build, test, bench, fuzz, format, or to try the consumers. On Debian
-# and its relatives the packages are installed, after saying which; elsewhere they are named.
+# install_packages.sh GROUP...: what is missing to build, test, bench, fuzz, format, to try the consumers, or to build
+# for and test on arm or armv7. On Debian and its relatives the packages are installed, after saying which; elsewhere
+# they are named.
 set -eu
 
 have_command() { command -v "$1" >/dev/null 2>&1; }
@@ -27,6 +28,14 @@ for group in "$@"; do
         have_header CLI/CLI.hpp || need libcli11-dev
         ;;
     test) have_header catch2/catch.hpp || have_header catch2/catch_all.hpp || need catch2 ;;
+    arm)
+        have_command aarch64-linux-gnu-g++ || need g++-aarch64-linux-gnu
+        have_command qemu-aarch64 || need qemu-user
+        ;;
+    armv7)
+        have_command arm-linux-gnueabihf-g++ || need g++-arm-linux-gnueabihf
+        have_command qemu-arm || need qemu-user
+        ;;
     bench) have_header benchmark/benchmark.h || need libbenchmark-dev ;;
     consumers) have_command pkg-config || need pkg-config ;;
     format) have_command clang-format || need clang-format ;;

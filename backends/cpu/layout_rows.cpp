@@ -147,12 +147,11 @@ void pack_block(Element element, const uint32_t (*steps)[R], uint8_t* block) {
     int vectors = 0;
     if (element == Element::s8 || element == Element::u8) {
         uint32_t flip = code_bias(element, R) ? 0x80808080u : 0;
-        for (int s = 0; s < steps_per_block; ++s)
-            for (int r = 0; r < R; ++r) {
-                constexpr int words = StepCols / 4;  // of a row in a step
-                const int at = s / words * words * R + words * r + s % words;
-                out[at / R][at % R] = steps[s][r] ^ flip;
-            }
+        constexpr int words = StepCols / 4;  // of a row in a step
+        for (int s = 0; s < steps_per_block; ++s) {
+            uint32_t* to = out[s / words * words] + s % words;
+            for (int r = 0; r < R; ++r) to[words * r] = steps[s][r] ^ flip;
+        }
         vectors = steps_per_block;
     } else {
         for (int v = 0; v < 4; ++v)

@@ -120,13 +120,18 @@ double probe_read_bandwidth(ThreadPool& threads, const HostMemory& memory) {
     return sink.load() ? best : 0;
 }
 
-void probe_arithmetic(const std::string& device, ThreadPool& threads, quant_limits* limits) {
+void probe_arithmetic([[maybe_unused]] const std::string& device, ThreadPool& threads, quant_limits* limits) {
     const ArithmeticLoops* loops = &arithmetic_baseline;
 #if defined(__x86_64__) || defined(_M_X64)
     if (device == "cpu:avx512") loops = &arithmetic_avx512;
     if (device == "cpu:avx2") loops = &arithmetic_avx2;
-#else
-    (void)device;
+#endif
+#if defined(QUANT_ARM_64)
+    if (device == "cpu:neon_i8mm") loops = &arithmetic_neon_i8mm;
+    if (device == "cpu:neon_dotprod") loops = &arithmetic_neon_dotprod;
+#endif
+#if defined(QUANT_ARM)
+    if (device == "cpu:neon") loops = &arithmetic_neon;
 #endif
     std::atomic<int> sink{0};
     auto rate = [&](int (*loop)(int), double operations) {

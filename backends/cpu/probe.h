@@ -2,6 +2,7 @@
 #pragma once
 #include <string>
 
+#include "backends/cpu/kernels.h"  // QUANT_ARM
 #include "core/memory.h"
 #include "core/threads.h"
 
@@ -28,6 +29,12 @@ struct ArithmeticLoops {
 extern const ArithmeticLoops arithmetic_baseline;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const ArithmeticLoops arithmetic_avx2, arithmetic_avx512;
+#endif
+#if defined(QUANT_ARM)
+extern const ArithmeticLoops arithmetic_neon;
+#endif
+#if defined(QUANT_ARM_64)
+extern const ArithmeticLoops arithmetic_neon_dotprod, arithmetic_neon_i8mm;
 #endif
 
 }  // namespace quant

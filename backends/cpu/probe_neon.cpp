@@ -1,0 +1,41 @@
+#include "backends/cpu/probe.h"
+#if defined(QUANT_ARM)
+#include <arm_neon.h>
+
+namespace quant {
+namespace {
+
+constexpr int chains = 12;
+
+// Two products, which differ from round to round, and their sums: 16 products and sums an accumulation.
+int int8_loop(int rounds) {
+    int32x4_t sum[chains];
+    for (auto& s : sum) s = vdupq_n_s32(0);
+    const int8x16_t a = vdupq_n_s8(3), b = vdupq_n_s8(5);
+    for (int r = 0; r < rounds; ++r)
+        for (auto& s : sum) {
+            const int8x16_t x = vaddq_s8(b, vreinterpretq_s8_s32(s));
+            s = vpadalq_s16(s, vmull_s8(vget_low_s8(x), vget_low_s8(a)));
+            s = vpadalq_s16(s, vmull_s8(vget_high_s8(x), vget_high_s8(a)));
+        }
+    int32x4_t total = sum[0];
+    for (int i = 1; i < chains; ++i) total = veorq_s32(total, sum[i]);
+    return vgetq_lane_s32(total, 0);
+}
+
+int f32_loop(int rounds) {
+    float32x4_t sum[chains], a = vdupq_n_f32(0.999f), b = vdupq_n_f32(0.5f);
+    for (auto& s : sum) s = b;
+    for (int r = 0; r < rounds; ++r)
+        for (auto& s : sum) s = vfmaq_f32(a, s, b);
+    float32x4_t total = sum[0];
+    for (int i = 1; i < chains; ++i) total = vaddq_f32(total, sum[i]);
+    return static_cast<int>(vgetq_lane_f32(total, 0));
+}
+
+}  // namespace
+
+const ArithmeticLoops arithmetic_neon = {int8_loop, chains * 32.0, f32_loop, chains * 8.0};
+
+}  // namespace quant
+#endif

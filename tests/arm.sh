@@ -1,0 +1,43 @@
+#!/bin/sh
+# arm.sh ARCHITECTURE BUILD [reduced]: the tests of a cross-compiled build under qemu, once for each feature level of
+# aarch64 or armv7, on a processor that has this level and no more and on the device that it chooses. `reduced`, for
+# continuous integration: the whole suite without its slow tests on the first level; on the others what differs there,
+# every row of the device's kernel table and whole networks through it.
+set -eu
+architecture=$1 build=$2 extent=${3:-whole}
+case $architecture in
+aarch64)
+    emulator="qemu-aarch64 -L /usr/aarch64-linux-gnu"
+    levels="cortex-a57=cpu:neon neoverse-n1=cpu:neon_dotprod max=cpu:neon_i8mm"
+    ;;
+armv7)
+    emulator="qemu-arm -L /usr/arm-linux-gnueabihf"
+    levels="cortex-a15=cpu:neon cortex-a9=cpu:baseline" # Cortex-A9: no VFPv4
+    ;;
+*)
+    echo "arm.sh: no architecture \"$architecture\"" >&2
+    exit 2
+    ;;
+esac
+
+first=yes
+for level in $levels; do
+    export QEMU_CPU="${level%%=*}" QUANT_DEVICE="${level#*=}"
+    best=$($emulator "$build/quant" devices | awk '/^cpu:/ && !/not usable/ { print $1; exit }')
+    if [ "$best" != "$QUANT_DEVICE" ]; then
+        echo "arm.sh: a $QEMU_CPU should choose $QUANT_DEVICE, but chooses \"$best\"" >&2
+        exit 1
+    fi
+    kernels="[kernels]" others="~[kernels]"
+    if [ $extent = reduced ]; then
+        kernels="[kernels]~[slow]" others="~[kernels]~[slow]"
+        [ $first = yes ] || others="[llama],[session]"
+    fi
+    echo "== $architecture, $QEMU_CPU, $QUANT_DEVICE: $kernels and $others"
+    $emulator "$build/tests/quant_tests" "$kernels" -d "${DURATIONS:-no}" &
+    half=$!
+    $emulator "$build/tests/quant_tests" "$others" -d "${DURATIONS:-no}"
+    wait $half
+    [ $first = no ] || (cd "$build" && ctest --output-on-failure -E '^tests$')
+    first=no
+done
