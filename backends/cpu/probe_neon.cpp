@@ -35,7 +35,7 @@ int f32_loop(int rounds) {
 
 }  // namespace
 
-const ArithmeticLoops arithmetic_neon = {int8_loop, chains * 32.0, f32_loop, chains * 8.0};
+const ArithmeticLoops arithmetic_neon = {int8_loop, chains * 32.0, int8_loop, chains * 32.0, f32_loop, chains * 8.0};
 
 }  // namespace quant
 #endif
