@@ -498,7 +498,9 @@ quant_status quant_eval_batch(quant_model* m, quant_step* steps, size_t count, q
     std::string message;
     const quant_status call = guarded(err, [&] {
         require(m && (steps || count == 0), "model or steps is null");
-        std::vector<Session::Advance> list(count);
+        if (count == 0) return;
+        require(steps[0].session, "a step's session or tokens is null");
+        std::vector<Session::Advance>& list = steps[0].session->session->steps(count);
         for (size_t i = 0; i < count; ++i) {
             require(steps[i].struct_size == sizeof(quant_step), "quant_step: struct_size must be sizeof(quant_step)");
             require(steps[i].session && steps[i].tokens, "a step's session or tokens is null");

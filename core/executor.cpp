@@ -62,6 +62,7 @@ Executor::Executor(std::vector<Stage> stages, int64_t hidden, int64_t vocabulary
         states_.push_back(std::make_unique<StageState>(*s.backend));
     }
     cache_ = std::make_unique<CachePool>(std::move(parts), max_cache_positions);
+    chunk_ = std::make_unique<Chunk>();
 }
 
 Executor::~Executor() {
@@ -215,7 +216,7 @@ void Executor::run(std::vector<Request>& requests) {
     }
     Request step_failure;
     guarded(step_failure, [&] {
-        Chunk chunk;
+        Chunk& chunk = *chunk_;
         chunk.done.assign(requests.size(), 0);
         while (fill(requests, chunk)) {
             execute(chunk);

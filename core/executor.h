@@ -65,7 +65,8 @@ class Executor {
     std::vector<Stage> stages_;
     std::vector<std::unique_ptr<StageState>> states_;
     std::unique_ptr<CachePool> cache_;
-    std::vector<float> hidden_;  // between stages
+    std::unique_ptr<Chunk> chunk_;  // of the run that holds the mutex; kept, so that decoding allocates nothing
+    std::vector<float> hidden_;     // between stages
     int64_t hidden_cols_, vocabulary_;
 };
 

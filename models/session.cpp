@@ -72,14 +72,19 @@ bool Session::prepare(Advance& step) {
                       std::to_string(step.n) + " tokens after " + std::to_string(sequence_.length) +
                           " do not fit the session's context of " + std::to_string(context_) +
                           ": shorten the text, rewind, or create the session with a longer context");
-    tokens_.reserve(tokens_.size() + step.n);
+    const size_t room = tokens_.size() + step.n;
+    if (tokens_.capacity() < room)
+        tokens_.reserve(std::min(context_, std::max<size_t>({room, 2 * tokens_.capacity(), 1024})));
     return true;
 }
 
 void Session::advance(std::vector<Advance>& steps) {
     const auto start = std::chrono::steady_clock::now();
-    std::vector<Request> requests;
-    std::vector<size_t> owner;
+    if (steps.empty()) return;
+    std::vector<Request>& requests = steps[0].session->requests_;
+    std::vector<size_t>& owner = steps[0].session->owners_;
+    requests.clear();
+    owner.clear();
     requests.reserve(steps.size());
     owner.reserve(steps.size());
     for (size_t i = 0; i < steps.size(); ++i) {
@@ -118,8 +123,13 @@ void Session::advance(std::vector<Advance>& steps) {
     }
 }
 
+std::vector<Session::Advance>& Session::steps(size_t n) {
+    steps_.assign(n, Advance{});
+    return steps_;
+}
+
 void Session::eval(const int32_t* tokens, size_t n) {
-    std::vector<Advance> steps(1);
+    std::vector<Advance>& steps = this->steps(1);
     steps[0].session = this;
     steps[0].tokens = tokens;
     steps[0].n = n;

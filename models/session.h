@@ -40,6 +40,8 @@ class Session {
         std::string message;
     };
     static void advance(std::vector<Advance>& steps);
+    // n steps to fill in and advance: memory that this session keeps, so that decoding allocates nothing.
+    std::vector<Advance>& steps(size_t n);
     void eval(const int32_t* tokens, size_t n);  // of this one alone; throws Error
 
     quant_stop_reason generate(const int32_t* prompt, size_t n, const quant_generate_options& options,
@@ -55,6 +57,10 @@ class Session {
     bool has_logits_ = false;
     std::atomic<bool> cancel_{false};
     quant_statistics statistics_{};
+    std::vector<Advance> steps_;
+    // Of the advance whose first step is this session's.
+    std::vector<Request> requests_;
+    std::vector<size_t> owners_;
 };
 
 }  // namespace quant

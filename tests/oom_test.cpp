@@ -17,6 +17,7 @@ namespace {
 std::atomic<bool> armed{false};
 std::atomic<long> countdown{0};  // the allocation that fails, counted from now
 std::atomic<long> live{0};       // made while armed and not yet freed
+std::atomic<long> made{0};       // since it was last set to 0
 
 bool refuse() {
     return armed && countdown.fetch_sub(1) == 0;
@@ -26,6 +27,7 @@ bool refuse() {
 constexpr size_t header = 64;
 void* counted_alloc(size_t bytes) {
     if (refuse()) return nullptr;
+    ++made;
     char* raw = static_cast<char*>(std::malloc(bytes + header));
     if (!raw) return nullptr;
     raw[0] = armed;
@@ -194,4 +196,55 @@ TEST_CASE("failed allocations in loading a Hugging Face directory", "[oom]") {
     const std::string path = tiny_path();
     REQUIRE(load_and_generate(path.c_str(), {}, "a8w8") == QUANT_OK);
     sweep(path.c_str(), {}, "a8w8", [](long i) { return i + 1 + i / 12; });  // about 150 of them, denser at the start
+}
+
+TEST_CASE("decoding allocates nothing", "[oom]") {
+    for (const char* scheme : {"f16", "a8w8", "a16w4:g32"}) {
+        INFO(scheme);
+        quant_host host{};
+        host.struct_size = sizeof host;
+        host.threads = 2;
+        quant_model_options options{};
+        options.struct_size = sizeof options;
+        options.scheme = scheme;
+        options.kv = "s8";
+        quant_runtime* rt = nullptr;
+        quant_model* model = nullptr;
+        quant_session* sessions[2] = {};
+        REQUIRE(quant_runtime_create(&rt, &host, nullptr) == QUANT_OK);
+        REQUIRE(quant_model_open(&model, rt, tiny_path().c_str(), &options, nullptr) == QUANT_OK);
+        for (quant_session*& s : sessions) REQUIRE(quant_session_create(&s, model, nullptr, nullptr) == QUANT_OK);
+        const std::vector<int32_t> prompt(20, 5);
+        quant_status status = QUANT_OK;
+        auto together = [&] {
+            quant_step steps[2] = {};
+            for (int i = 0; i < 2; ++i) {
+                steps[i].struct_size = sizeof steps[i];
+                steps[i].session = sessions[i];
+                steps[i].tokens = prompt.data();
+                steps[i].n = 1;
+            }
+            if (status == QUANT_OK) status = quant_eval_batch(model, steps, 2, nullptr);
+        };
+        auto alone = [&] {
+            if (status == QUANT_OK) status = quant_session_eval(sessions[0], prompt.data(), 1, nullptr, nullptr);
+        };
+        for (quant_session* s : sessions)
+            REQUIRE(quant_session_eval(s, prompt.data(), 20, nullptr, nullptr) == QUANT_OK);
+        alone();  // the first steps of a kind record their plans, and room for tokens doubles
+        together();
+        // Positions up to 64 are in the first page of the cache: a page more is a page table and a pool that grow.
+        made = 0;
+        for (int i = 0; i < 10; ++i) alone();
+        const long by_one = made.exchange(0);
+        for (int i = 0; i < 32; ++i) together();
+        const long by_two = made;
+        CHECK(status == QUANT_OK);
+        CHECK(quant_session_length(sessions[0]) == 64);
+        CHECK(by_one == 0);
+        CHECK(by_two == 0);
+        for (quant_session* s : sessions) quant_session_destroy(s);
+        quant_model_destroy(model);
+        quant_runtime_destroy(rt);
+    }
 }
