@@ -6,6 +6,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <random>
 #include <thread>
 #ifndef _WIN32
 #include <fcntl.h>
@@ -67,7 +68,7 @@ Generated generate(quant_model* m, const std::string& prompt, quant_generate_opt
 struct TemporaryFile {
     std::string path;
     explicit TemporaryFile(const char* name)
-        : path((std::filesystem::temp_directory_path() / (std::to_string(std::rand()) + name)).string()) {}
+        : path((std::filesystem::temp_directory_path() / (std::to_string(std::random_device{}()) + name)).string()) {}
     ~TemporaryFile() { std::remove(path.c_str()); }
 };
 
