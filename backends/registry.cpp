@@ -3,6 +3,9 @@
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/processor.h"
 #include "formats/error.h"
+#ifdef QUANT_VULKAN
+#include "backends/vulkan/vulkan_backend.h"
+#endif
 
 #if defined(_WIN32)
 #define NOMINMAX
@@ -31,7 +34,28 @@ uint64_t total_memory() {
 #endif
 }
 
-// ---- The devices, best first ------------------------------------------------------------------------------------
+// ---- Devices of other kinds -------------------------------------------------------------------------------------
+
+// A backend lists its devices as PREFIX:N and opens one by name; "PREFIX" alone is its first usable one.
+struct Family {
+    const char* prefix;
+    void (*list)(std::vector<DeviceInfo>& devices);
+    std::unique_ptr<Backend> (*create)(const std::string& name, const DeviceServices& services);  // null: no such name
+};
+const std::vector<Family>& families() {
+    static const std::vector<Family> all = {
+#ifdef QUANT_VULKAN
+        {"vulkan", append_vulkan_devices,
+         [](const std::string& name, const DeviceServices&) { return create_vulkan_backend(name); }},
+#endif
+    };
+    return all;
+}
+bool belongs(const std::string& name, const Family& family) {
+    return name == family.prefix || name.rfind(std::string(family.prefix) + ":", 0) == 0;
+}
+
+// ---- The processor's devices, best first --------------------------------------------------------------------------
 
 struct Device {
     const char* name;
@@ -75,6 +99,7 @@ std::vector<DeviceInfo> list_devices() {
         info.memory_total = memory;
         list.push_back(info);
     }
+    for (const Family& family : families()) family.list(list);
     return list;
 }
 
@@ -82,6 +107,10 @@ std::unique_ptr<Backend> create_backend(const char* name, const DeviceServices& 
     const Processor processor = detect_processor();
     const std::string wanted = name ? name : "cpu";
     std::string known = "cpu";
+    for (const Family& family : families()) {
+        if (belongs(wanted, family))
+            if (auto backend = family.create(wanted, services)) return backend;
+    }
     for (const Device& device : devices) {
         known += std::string(", ") + device.name;
         const std::string why = reason(device, processor);
@@ -91,6 +120,11 @@ std::unique_ptr<Backend> create_backend(const char* name, const DeviceServices& 
         device.append(table, services.exact);
         append_reference_kernels(table);
         return create_cpu_backend(device.name, std::move(table), services);
+    }
+    for (const Family& family : families()) {
+        std::vector<DeviceInfo> list;
+        family.list(list);
+        for (const DeviceInfo& info : list) known += ", " + info.name;
     }
     fail(QUANT_ERR_ARGUMENT, "no device is called \"" + wanted + "\": there are " + known);
 }

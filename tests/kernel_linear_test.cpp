@@ -228,7 +228,7 @@ void check_kernels(Rig& rig, const HostWeight& w, const Input& x, bool thorough,
     for (auto& tested : rig.tested)
         for (Op op : {Op::linear, Op::linear_add})
             for (const Kernel* kernel : tested->device.fast_kernels(op)) {
-                if (!accepts_linear(*kernel, w, x.type)) continue;
+                if (!accepts_linear(*kernel, w, x.type) || !tested->tests(*kernel)) continue;
                 if (expected.y.values.empty()) expected = expect(rig.reference, w, x);
                 INFO(tested->name() << ": " << kernel->name << ", " << format_name(w.format) << " " << w.rows << "x"
                                     << w.cols << ", activations " << activation_name(activation_of(x.type)));
@@ -241,19 +241,29 @@ void check_kernels(Rig& rig, const HostWeight& w, const Input& x, bool thorough,
                 const Matrix all = linear.compute(most, most);
                 REQUIRE(worst_error(all, most, expected, added, rounding) <= 1);
                 if (!thorough) continue;
-                for (int n : expected.bound.empty() ? all_counts : some_counts) {
+                // On the processor a row's result never depends on the rows beside it. Other devices sum in another
+                // order where another kernel is best, and keep the tolerance; integers are the same everywhere.
+                const bool same = tested->is_cpu() || expected.bound.empty();
+                // A device whose drivers compile a kernel for every case gets two numbers of rows a case, chosen at
+                // random.
+                std::vector<int> counts = expected.bound.empty() ? all_counts : some_counts;
+                if (!tested->is_cpu()) counts = {1 + random.below(4), 5 + random.below(9)};
+                for (int n : counts) {
                     if (n >= most) break;
                     INFO(n << " rows");
-                    const Matrix y = linear.compute(n, n % 2 ? n : most);
+                    const Matrix y = linear.compute(n, n % 2 || !tested->is_cpu() ? n : most);
+                    REQUIRE(worst_error(y, n, expected, added, rounding) <= 1);
+                    if (!same) continue;
                     for (int i = 0; i < n; ++i) REQUIRE(same_bits(y.row(i), all.row(i), w.rows));
                 }
+                if (!same) continue;
                 for (int row : {most / 2, most - 1}) {  // alone, as in a batch
                     Matrix one_first(1, w.rows);
                     std::copy_n(first.row(row), w.rows, one_first.row(0));
                     const Matrix y = Linear(tested->device, *kernel, w, one_row(x, row), one_first).compute(1, 1);
                     REQUIRE(same_bits(y.row(0), all.row(row), w.rows));
                 }
-                for (Device* device : {&tested->one_thread, &tested->three_threads}) {
+                for (auto& device : tested->other_threads) {
                     const Matrix y = Linear(*device, *kernel, w, x, first).compute(most, most);
                     for (int i = 0; i < most; ++i) REQUIRE(same_bits(y.row(i), all.row(i), w.rows));
                 }
@@ -278,6 +288,7 @@ TEST_CASE("every linear kernel computes what the reference does", "[kernels][lin
     for (auto& tested : rig.tested)
         for (Op op : {Op::linear, Op::linear_add})
             for (const Kernel* kernel : tested->device.fast_kernels(op)) {
+                if (!tested->tests(*kernel)) continue;
                 INFO(tested->name() << ": " << kernel->name << " accepted nothing that this test tried");
                 CHECK(tested->exercised.count(kernel->name) == 1);
             }

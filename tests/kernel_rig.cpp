@@ -131,7 +131,9 @@ Device::Device(const std::string& name, int threads, bool exact) {
     threads_ = std::make_unique<ThreadPool>(host);
     memory_ = std::make_unique<HostMemory>(host);
     backend_ = create_backend(name.c_str(), {threads_.get(), memory_.get(), exact});
+    name_ = backend_->name();
 }
+Device::Device(const std::string& name, std::unique_ptr<Backend> backend) : backend_(std::move(backend)), name_(name) {}
 
 namespace {
 bool is_reference(const Kernel& k) {
@@ -152,21 +154,29 @@ const Kernel& Device::reference(Op op) const {
     throw std::logic_error(std::string("no reference kernel of ") + op_name(op));
 }
 
-TestedDevice::TestedDevice(const std::string& name) : device(name, 2), one_thread(name, 1), three_threads(name, 3) {
+TestedDevice::TestedDevice(const std::string& name) : device(name, 2) {
+    if (is_cpu())
+        for (int threads : {1, 3}) other_threads.push_back(std::make_unique<Device>(name, threads));
     std::set<std::string> exact;
     const Device exact_device(name, 1, true);
     for (const Kernel& k : exact_device.kernels()) exact.insert(k.name);
     for (const Kernel& k : device.kernels())
         if (!exact.count(k.name)) rounding.insert(k.name);
 }
+TestedDevice::TestedDevice(const std::string& name, const std::string& part, std::unique_ptr<Backend> backend)
+    : part(part), device(name, std::move(backend)) {}
 
 std::vector<std::unique_ptr<TestedDevice>> tested_devices() {
-    const char* forced = std::getenv("QUANT_DEVICE");
-    const bool any = !forced || !*forced || std::string(forced) == "cpu";
+    const char* named = std::getenv("QUANT_DEVICE");
+    const std::string wanted = named && *named ? named : "cpu";
     std::vector<std::unique_ptr<TestedDevice>> devices;
-    for (const DeviceInfo& info : list_devices())
-        if ((any || info.name == forced) && info.reason.empty() && info.name != "cpu:reference")
+    for (const DeviceInfo& info : list_devices()) {
+        const bool any = wanted == "cpu" && info.name.rfind("cpu:", 0) == 0;
+        if ((any || info.name == wanted) && info.reason.empty() && info.name != "cpu:reference")
             devices.push_back(std::make_unique<TestedDevice>(info.name));
+    }
+    if (!devices.empty())
+        for (auto& variant : vulkan_variants(wanted)) devices.push_back(std::move(variant));
     return devices;
 }
 

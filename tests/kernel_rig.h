@@ -73,8 +73,9 @@ Codes random_codes(ValueType type, int rows, int64_t cols, Random& random);
 class Device {
   public:
     Device(const std::string& name, int threads, bool exact = false);
+    Device(const std::string& name, std::unique_ptr<Backend> backend);
     Backend& backend() { return *backend_; }
-    const std::string& name() const { return backend_->name(); }
+    const std::string& name() const { return name_; }
     const std::vector<Kernel>& kernels() const { return backend_->kernels(); }
     std::vector<const Kernel*> fast_kernels(Op op) const;  // without the reference rows
     const Kernel& reference(Op op) const;
@@ -83,17 +84,26 @@ class Device {
     std::unique_ptr<ThreadPool> threads_;
     std::unique_ptr<HostMemory> memory_;
     std::unique_ptr<Backend> backend_;
+    std::string name_;
 };
 // A device whose fast kernels are tested.
 struct TestedDevice {
-    explicit TestedDevice(const std::string& name);
+    explicit TestedDevice(const std::string& name);  // of this registry
+    // A variant of it, in which only kernels with `part` in their name are tested.
+    TestedDevice(const std::string& name, const std::string& part, std::unique_ptr<Backend> backend);
     const std::string& name() const { return device.name(); }
-    Device device, one_thread, three_threads;
+    bool tests(const Kernel& k) const { return std::string(k.name).find(part) != std::string::npos; }
+    bool is_cpu() const { return name().rfind("cpu:", 0) == 0; }
+    std::string part;  // empty: all
+    Device device;
+    std::vector<std::unique_ptr<Device>> other_threads;  // the same with other numbers of threads
     std::set<std::string> rounding;   // kernels that round float activations to int8: the exact table lacks them
     std::set<std::string> exercised;  // kernels that a test has run
 };
-// All that run here but cpu:reference, or the one that QUANT_DEVICE names.
+// The processor's devices that run here but cpu:reference, or the one that QUANT_DEVICE names, in all its variants.
 std::vector<std::unique_ptr<TestedDevice>> tested_devices();
+// What a Vulkan device can do in another way, forced; none for other devices.
+std::vector<std::unique_ptr<TestedDevice>> vulkan_variants(const std::string& name);
 
 bool accepts(const Kernel& kernel, Node node, const Weight* weight, const Value& in0, const Value& out);
 

@@ -177,10 +177,12 @@ TEST_CASE("embed reads only its table", "[reference]") {
 
 TEST_CASE("devices are listed best first, and unknown ones are refused by name", "[devices]") {
     const std::vector<DeviceInfo> devices = list_devices();
-    REQUIRE(devices.size() >= 2);
-    CHECK(devices.back().name == "cpu:reference");
-    CHECK(devices.back().reason.empty());
-    CHECK(devices[devices.size() - 2].name == "cpu:baseline");
+    size_t cpus = 0;  // the processor's come first
+    while (cpus < devices.size() && devices[cpus].name.rfind("cpu:", 0) == 0) ++cpus;
+    REQUIRE(cpus >= 2);
+    CHECK(devices[cpus - 1].name == "cpu:reference");
+    CHECK(devices[cpus - 1].reason.empty());
+    CHECK(devices[cpus - 2].name == "cpu:baseline");
     quant_host host{};
     ThreadPool threads(host);
     HostMemory memory(host);
@@ -188,8 +190,8 @@ TEST_CASE("devices are listed best first, and unknown ones are refused by name",
     std::string best;
     for (const DeviceInfo& device : devices) {
         CHECK_FALSE(device.description.empty());
-        CHECK(device.memory_total > 0);
         if (device.reason.empty()) {
+            CHECK(device.memory_total > 0);
             if (best.empty()) best = device.name;
             CHECK(create_backend(device.name.c_str(), services)->name() == device.name);
         } else {

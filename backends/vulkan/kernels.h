@@ -1,0 +1,20 @@
+// The kernel table of a Vulkan device. Every row takes every format that it says; a linear's rows choose between
+// matrix-vector and matrix-matrix shaders by the number of rows that a plan is recorded for.
+#pragma once
+#include "backends/vulkan/recorder.h"
+
+namespace quant {
+namespace vulkan {
+
+std::vector<Kernel> kernel_table();
+
+void append_row_kernels(std::vector<Kernel>& table);        // kernels_rows.cpp
+void append_linear_kernels(std::vector<Kernel>& table);     // kernels_linear.cpp
+void append_attention_kernels(std::vector<Kernel>& table);  // kernels_attention.cpp
+
+inline uint32_t divide_up(int64_t a, int64_t b) {
+    return static_cast<uint32_t>((a + b - 1) / b);
+}
+
+}  // namespace vulkan
+}  // namespace quant

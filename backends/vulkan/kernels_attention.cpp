@@ -1,0 +1,160 @@
+// rope, the cache's write, attention.
+#include <algorithm>
+#include <numeric>
+
+#include "backends/vulkan/kernels.h"
+#include "formats/error.h"
+
+namespace quant {
+namespace vulkan {
+namespace {
+
+constexpr uint32_t threads = 128;
+
+// ---- rope and the cache's write ------------------------------------------------------------------------------------
+
+struct RopePush {
+    VkDeviceAddress block, q, k, v, angles, result;
+    uint32_t max_rows, heads, kv_heads, dim;
+    uint32_t q_stride, k_stride, v_stride, angle_stride, result_stride;
+    uint32_t layer_at, values_at;
+};
+
+CacheShape one_layer(const Node& node) {
+    CacheShape shape;
+    shape.layers = 1;
+    shape.kv_heads = node.kv_heads;
+    shape.head_dim = node.head_dim;
+    return shape;
+}
+
+void emit_rope_or_write(Recorder& recorder, const Node& node, const Operand* q, const Operand* k, const Operand* v,
+                        const Operand* angles, const Operand* out) {
+    RopePush push{};
+    push.block = recorder.step_address(0);
+    push.max_rows = static_cast<uint32_t>(recorder.max_rows);
+    push.dim = static_cast<uint32_t>(node.head_dim);
+    auto take = [](const Operand* o, VkDeviceAddress* address, uint32_t* stride) {
+        if (!o) return;
+        *address = address_of(o->data);
+        *stride = static_cast<uint32_t>(o->stride);
+    };
+    take(q, &push.q, &push.q_stride);
+    take(k, &push.k, &push.k_stride);
+    take(v, &push.v, &push.v_stride);
+    take(angles, &push.angles, &push.angle_stride);
+    take(out, &push.result, &push.result_stride);
+    if (q) push.heads = static_cast<uint32_t>(node.heads);
+    if (k) {
+        const size_t layer_bytes = one_layer(node).layer_bytes();
+        push.kv_heads = static_cast<uint32_t>(node.kv_heads);
+        push.layer_at = static_cast<uint32_t>(node.layer * layer_bytes / 4);
+        push.values_at = static_cast<uint32_t>(layer_bytes / 8);
+    }
+    const int64_t items = int64_t{push.heads + 2 * push.kv_heads} * node.head_dim / 2;
+    recorder.dispatch(Shader::rope, {threads, angles ? 1u : 0u, node.adjacent_pairs ? 1u : 0u}, push,
+                      divide_up(items, threads), static_cast<uint32_t>(recorder.max_rows));
+}
+
+void emit_rope(quant::Recorder& base, const Bound& b) {
+    emit_rope_or_write(recorder_of(base), b.node, &b.in[0], nullptr, nullptr, &b.in[1], &b.out);
+}
+void emit_cache_write(quant::Recorder& base, const Bound& b) {
+    emit_rope_or_write(recorder_of(base), b.node, nullptr, &b.in[0], &b.in[1], nullptr, nullptr);
+}
+void emit_rope_cache_write(quant::Recorder& base, const Bound& b) {
+    emit_rope_or_write(recorder_of(base), b.node, &b.in[0], &b.in[1], &b.in[2], &b.in[3], &b.out);
+}
+
+// ---- attention ------------------------------------------------------------------------------------------------------
+
+struct AttentionPush {
+    VkDeviceAddress block, q, result, parts;
+    uint32_t max_rows, slot, heads, kv_heads;
+    uint32_t q_stride, result_stride, layer_at, values_at, max_splits;
+    uint32_t window;
+    float scale;
+};
+struct CombinePush {
+    VkDeviceAddress block, result, parts;
+    uint32_t slot, heads, dim, result_stride, max_splits;
+};
+
+constexpr int most_queries = 8;          // that share a workgroup's keys and values
+constexpr int most_query_floats = 2048;  // of shared memory
+constexpr int most_splits = 16, decode_rows = 8;
+
+bool takes_attention(const Node& node, const Weight*, const Value*, const Value*) {
+    return node.head_dim % 8 == 0 ? node.head_dim <= 1024 : node.head_dim % 2 == 0 && node.head_dim <= 256;
+}
+
+void emit_attention(quant::Recorder& base, const Bound& b) {
+    Recorder& recorder = recorder_of(base);
+    const Node& node = b.node;
+    const bool decode = recorder.max_rows <= decode_rows;
+    const int queries = std::max(1, std::min(most_queries, most_query_floats / node.head_dim));
+    int tile_heads = 1;  // of one key head
+    for (int n = 1; n <= queries; ++n)
+        if (node.heads / node.kv_heads % n == 0) tile_heads = n;
+    AttentionSlot slot;
+    slot.tile_rows = decode ? 1 : queries / tile_heads;
+    slot.head_tiles = node.heads / tile_heads;
+    slot.heads = node.heads;
+    slot.max_splits = decode ? most_splits : 1;
+    slot.wanted_workgroups = recorder.device.physical.is_cpu ? 64 : 1024;
+
+    const size_t layer_bytes = one_layer(node).layer_bytes();
+    AttentionPush push{};
+    push.block = recorder.step_address(0);
+    push.q = address_of(b.in[0].data);
+    push.result = address_of(b.out.data);
+    if (decode)
+        push.parts = recorder.workspace(size_t{4} * recorder.max_rows * node.heads * most_splits * (node.head_dim + 2));
+    push.max_rows = static_cast<uint32_t>(recorder.max_rows);
+    push.slot = static_cast<uint32_t>(recorder.slot(slot));
+    push.heads = static_cast<uint32_t>(node.heads);
+    push.kv_heads = static_cast<uint32_t>(node.kv_heads);
+    push.q_stride = static_cast<uint32_t>(b.in[0].stride);
+    push.result_stride = static_cast<uint32_t>(b.out.stride);
+    push.layer_at = static_cast<uint32_t>(node.layer * layer_bytes / 4);
+    push.values_at = static_cast<uint32_t>(layer_bytes / 8);
+    push.max_splits = static_cast<uint32_t>(slot.max_splits);
+    push.window = static_cast<uint32_t>(node.window);
+    push.scale = node.scale;
+    const int slot_at = step_slots + slot_ints * static_cast<int>(push.slot);
+    recorder.dispatch_indirect(Shader::attention,
+                               {threads, static_cast<uint32_t>(node.head_dim), static_cast<uint32_t>(slot.tile_rows),
+                                static_cast<uint32_t>(tile_heads), node.head_dim % 8 == 0 ? 8u : 2u},
+                               push, slot_at);
+    if (!decode) return;
+    recorder.barrier();
+    CombinePush combine{};
+    combine.block = push.block;
+    combine.result = push.result;
+    combine.parts = push.parts;
+    combine.slot = push.slot;
+    combine.heads = push.heads;
+    combine.dim = static_cast<uint32_t>(node.head_dim);
+    combine.result_stride = push.result_stride;
+    combine.max_splits = push.max_splits;
+    recorder.dispatch_indirect(Shader::attention_combine, {threads}, combine, slot_at + 4);
+}
+
+bool takes_heads(const Node& node, const Weight*, const Value*, const Value*) {
+    return node.head_dim % 2 == 0;
+}
+
+}  // namespace
+
+void append_attention_kernels(std::vector<Kernel>& table) {
+    const Kernel kernels[] = {
+        {"rope", Op::rope, nullptr, takes_heads, emit_rope},
+        {"cache_write", Op::cache_write, nullptr, takes_heads, emit_cache_write},
+        {"rope_cache_write", Op::rope_cache_write, nullptr, takes_heads, emit_rope_cache_write},
+        {"attention", Op::attention, nullptr, takes_attention, emit_attention},
+    };
+    table.insert(table.end(), std::begin(kernels), std::end(kernels));
+}
+
+}  // namespace vulkan
+}  // namespace quant

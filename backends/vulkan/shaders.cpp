@@ -1,0 +1,46 @@
+#include "backends/vulkan/shaders.h"
+
+namespace quant {
+namespace vulkan {
+namespace {
+// Written by cmake/vulkan.cmake: `const uint32_t NAME[] = {...};`
+#include "vulkan_shaders/attention.inc"
+#include "vulkan_shaders/attention_combine.inc"
+#include "vulkan_shaders/embed.inc"
+#include "vulkan_shaders/matmul.inc"
+#include "vulkan_shaders/matmul_integer.inc"
+#include "vulkan_shaders/matmul_integer_dot.inc"
+#include "vulkan_shaders/matvec.inc"
+#include "vulkan_shaders/matvec_integer.inc"
+#include "vulkan_shaders/matvec_integer_dot.inc"
+#include "vulkan_shaders/probe_read.inc"
+#include "vulkan_shaders/rope.inc"
+#include "vulkan_shaders/rows.inc"
+#include "vulkan_shaders/rowwise.inc"
+}  // namespace
+
+SpirV spirv(Shader shader) {
+    switch (shader) {
+#define QUANT_VULKAN_SHADER(name) \
+    case Shader::name:            \
+        return {#name, name, sizeof name}
+        QUANT_VULKAN_SHADER(embed);
+        QUANT_VULKAN_SHADER(rowwise);
+        QUANT_VULKAN_SHADER(rows);
+        QUANT_VULKAN_SHADER(rope);
+        QUANT_VULKAN_SHADER(attention);
+        QUANT_VULKAN_SHADER(attention_combine);
+        QUANT_VULKAN_SHADER(matvec);
+        QUANT_VULKAN_SHADER(matvec_integer);
+        QUANT_VULKAN_SHADER(matvec_integer_dot);
+        QUANT_VULKAN_SHADER(matmul);
+        QUANT_VULKAN_SHADER(matmul_integer);
+        QUANT_VULKAN_SHADER(matmul_integer_dot);
+        QUANT_VULKAN_SHADER(probe_read);
+#undef QUANT_VULKAN_SHADER
+    }
+    return {"?", nullptr, 0};
+}
+
+}  // namespace vulkan
+}  // namespace quant
