@@ -150,18 +150,22 @@ std::vector<PhysicalDevice> physical_devices(const Instance& instance) {
     if (instance.vkEnumeratePhysicalDevices(instance.handle, &n, handles.data()) < 0) return {};
     handles.resize(n);
     std::vector<PhysicalDevice> devices;
-    for (VkPhysicalDevice handle : handles) {
-        PhysicalDevice device = describe(instance, handle);
-        const uint8_t none[VK_UUID_SIZE] = {};
-        const bool known = std::memcmp(device.uuid, none, sizeof none) != 0;
-        const bool twice = known && std::any_of(devices.begin(), devices.end(), [&](const PhysicalDevice& other) {
-                               return std::memcmp(device.uuid, other.uuid, sizeof none) == 0;
-                           });
-        if (twice) continue;
-        device.name = "vulkan:" + std::to_string(devices.size());
-        devices.push_back(std::move(device));
-    }
+    for (VkPhysicalDevice handle : handles) devices.push_back(describe(instance, handle));
+    name_devices(devices);
     return devices;
+}
+
+void name_devices(std::vector<PhysicalDevice>& devices) {
+    std::vector<PhysicalDevice> once;
+    for (PhysicalDevice& device : devices) {
+        const uint8_t none[VK_UUID_SIZE] = {};
+        auto same = [&](const PhysicalDevice& d) { return std::memcmp(d.uuid, device.uuid, sizeof none) == 0; };
+        const bool known = std::memcmp(device.uuid, none, sizeof none) != 0;
+        if (known && std::any_of(once.begin(), once.end(), same)) continue;
+        device.name = "vulkan:" + std::to_string(once.size());
+        once.push_back(std::move(device));
+    }
+    devices = std::move(once);
 }
 
 Device::Device(std::shared_ptr<Instance> instance, const PhysicalDevice& physical)

@@ -37,6 +37,7 @@ struct PhysicalDevice {
 };
 // In the loader's order; a device listed twice appears once.
 std::vector<PhysicalDevice> physical_devices(const Instance& instance);
+void name_devices(std::vector<PhysicalDevice>& devices);  // vulkan:0, ...; drops those with the UUID of an earlier one
 
 // What a pipeline is made from: a shader and its specialization constants 0, 1, 2, ...
 struct PipelineKey {

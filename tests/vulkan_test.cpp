@@ -1,0 +1,189 @@
+// Whole models on the Vulkan device that QUANT_DEVICE names (`make test-vulkan`), against cpu:reference; and devices
+// with smaller limits than the one that is there.
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "core/scheme.h"
+#include "tests/llama_fixture.h"
+
+#ifdef QUANT_VULKAN
+#include "backends/vulkan/vulkan_backend.h"
+#include "checkpoints/checkpoint.h"
+#include "formats/error.h"
+
+using namespace quant;
+
+namespace {
+
+// The device under test, or empty (said out loud).
+std::string vulkan_device() {
+    const char* named = std::getenv("QUANT_DEVICE");
+    const std::string name = named ? named : "";
+    if (name.rfind("vulkan:", 0) == 0) return name;
+    WARN("skipped: QUANT_DEVICE names no Vulkan device (make test-vulkan does)");
+    return "";
+}
+
+std::shared_ptr<Model> load_on(std::unique_ptr<Checkpoint> checkpoint, std::unique_ptr<Backend> backend,
+                               const std::string& scheme, TestServices& services) {
+    std::vector<StageDevice> stages;
+    stages.push_back({std::move(backend), 0});
+    WeightChoice choice;
+    Scheme s;
+    REQUIRE(scheme_parse(scheme, &s));
+    choice.scheme = s;
+    return std::make_shared<Model>(std::move(checkpoint), std::move(stages), services.pool, choice, size_t{0},
+                                   [](float) {});
+}
+
+size_t top(const float* logits, size_t n) {
+    return static_cast<size_t>(std::max_element(logits, logits + n) - logits);
+}
+
+double negative_log(const float* logits, size_t n, size_t token) {
+    double largest = *std::max_element(logits, logits + n), sum = 0;
+    for (size_t i = 0; i < n; ++i) sum += std::exp(logits[i] - largest);
+    return std::log(sum) + largest - logits[token];
+}
+
+double largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
+    double worst = 0;
+    for (size_t i = 0; i < a.size(); ++i) worst = std::max(worst, std::fabs(static_cast<double>(a[i]) - b[i]));
+    return worst;
+}
+
+// How far logits (here about 15 at most) may differ from the reference's. With float activations only sums are rounded
+// in another order, and keys and values to f16; with quantized ones a last bit can move a code by a whole step.
+double logit_tolerance(const std::string& scheme) {
+    return scheme == "a8w8" || scheme == "fp8" ? 0.5 : 0.02;
+}
+
+}  // namespace
+
+TEST_CASE("Vulkan, forced along the reference's tokens: the same top token, the same perplexity", "[vulkan]") {
+    const std::string device = vulkan_device();
+    if (device.empty()) return;
+    TestServices services;
+    for (const char* scheme : {"f16", "bf16", "a16w8", "a16w8:g32:sym", "a16w4:g128", "a16w4:g32", "a8w8", "fp8"}) {
+        auto reference = load_test_model(open_checkpoint(tiny_path(), true), {{"cpu:reference", 0}}, scheme, services);
+        auto model = load_test_model(open_checkpoint(tiny_path(), true), {{device, 0}}, scheme, services);
+        Session reference_session(reference, 0), session(model, 0);
+        const size_t vocabulary = static_cast<size_t>(model->config().vocabulary);
+        std::vector<int32_t> tokens = {1, 547, 592, 512, 261, 459};  // Once upon a time
+        reference_session.eval(tokens.data(), tokens.size());
+        session.eval(tokens.data(), tokens.size());
+        int same = 0;
+        double worst_gap = 0, worst_difference = 0, reference_sum = 0, sum = 0;
+        constexpr int steps = 64;
+        for (int i = 0; i < steps; ++i) {
+            const float *expected = reference_session.logits(), *logits = session.logits();
+            const size_t token = top(expected, vocabulary), ours = top(logits, vocabulary);
+            same += token == ours;
+            worst_gap = std::max<double>(worst_gap, expected[token] - expected[ours]);
+            for (size_t t = 0; t < vocabulary; ++t)
+                worst_difference = std::max<double>(worst_difference, std::fabs(logits[t] - expected[t]));
+            // The third best, so that the text is not one the model finds trivial.
+            const size_t next = i % 4 == 3 ? (token + 17) % vocabulary : token;
+            reference_sum += negative_log(expected, vocabulary, next);
+            sum += negative_log(logits, vocabulary, next);
+            const int32_t id = static_cast<int32_t>(next);
+            reference_session.eval(&id, 1);
+            session.eval(&id, 1);
+        }
+        const double ratio = std::exp((sum - reference_sum) / steps);
+        WARN(device << " " << scheme << ": same top token " << same << " of " << steps << ", largest gap " << worst_gap
+                    << ", largest difference " << worst_difference << ", perplexity ratio " << ratio);
+        CHECK(worst_gap <= logit_tolerance(scheme));
+        CHECK(std::fabs(ratio - 1) <= 1e-3);
+    }
+}
+
+TEST_CASE("Vulkan: prompts longer than a tile, several sessions in a step, splits with the processor", "[vulkan]") {
+    const std::string device = vulkan_device();
+    if (device.empty()) return;
+    TestServices services;
+    SmallLlama shape;
+    const auto tokens = random_tokens(150, shape.vocabulary, 7);
+    for (const char* scheme : {"f32", "a8w8", "a16w4:g32"}) {
+        auto whole = load_test_model(small_checkpoint(shape), {{"cpu:reference", 0}}, scheme, services);
+        Session whole_session(whole, 0);
+        const auto expected = all_logits(whole_session, tokens);
+        const double tolerance = std::string(scheme) == "a8w8" ? 0.3 : 0.02;
+        const Devices splits[] = {
+            {{device, 0}}, {{device, 2}, {"cpu:reference", 0}}, {{"cpu:reference", 1}, {device, 0}}};
+        for (const Devices& split : splits) {
+            INFO(scheme << " over " << split.size() << " devices, the first " << split[0].first);
+            auto model = load_test_model(small_checkpoint(shape), split, scheme, services);
+            Session session(model, 0);
+            CHECK(largest_difference(all_logits(session, tokens), expected) <= tolerance);
+
+            // The same tokens in two sessions, one ahead of the other, in common steps.
+            Session first(model, 0), second(model, 0);
+            first.eval(tokens.data(), 70);
+            std::vector<Session::Advance> steps(2);
+            steps[0] = {&first, tokens.data() + 70, 1, false, QUANT_OK, ""};
+            steps[1] = {&second, tokens.data(), 100, false, QUANT_OK, ""};
+            Session::advance(steps);
+            REQUIRE(steps[0].status == QUANT_OK);
+            REQUIRE(steps[1].status == QUANT_OK);
+            const size_t n = static_cast<size_t>(shape.vocabulary);
+            auto row = [&](size_t position) {
+                return std::vector<float>(expected.begin() + static_cast<int64_t>(position * n),
+                                          expected.begin() + static_cast<int64_t>((position + 1) * n));
+            };
+            CHECK(largest_difference({first.logits(), first.logits() + n}, row(70)) <= tolerance);
+            CHECK(largest_difference({second.logits(), second.logits() + n}, row(99)) <= tolerance);
+            auto forked = first.fork(40);  // copies a page on write
+            forked->eval(tokens.data() + 40, 3);
+            CHECK(largest_difference({forked->logits(), forked->logits() + n}, row(42)) <= tolerance);
+        }
+    }
+}
+
+TEST_CASE("Vulkan: tensors larger than one allocation are cut, memory that is too small is refused", "[vulkan]") {
+    const std::string device = vulkan_device();
+    if (device.empty()) return;
+    TestServices services;
+    SmallLlama shape;
+    shape.vocabulary = 30000;  // table and head: 7.3 MiB each in f32, 9 MiB are one allocation at most
+    shape.hidden = 128;
+    shape.layers = 1;
+    const auto tokens = random_tokens(20, shape.vocabulary, 7);
+    vulkan::Limits small;
+    small.allocation_bytes = size_t{9} << 20;
+    for (const char* scheme : {"f32", "a16w8:g32:sym"}) {
+        auto whole = load_test_model(small_checkpoint(shape), {{device, 0}}, scheme, services);
+        auto cut = load_on(small_checkpoint(shape), create_vulkan_backend(device, small), scheme, services);
+        Session whole_session(whole, 0), cut_session(cut, 0);
+        CHECK(all_logits(cut_session, tokens) == all_logits(whole_session, tokens));
+    }
+    vulkan::Limits tiny;
+    tiny.memory_bytes = size_t{8} << 20;
+    try {
+        load_on(small_checkpoint(shape), create_vulkan_backend(device, tiny), "f32", services);
+        FAIL("15 MiB of tables were loaded into 8 MiB");
+    } catch (const Error& e) {
+        CHECK(e.status() == QUANT_ERR_MEMORY);
+        CHECK(std::string(e.what()).find("--layers") != std::string::npos);
+    }
+}
+
+TEST_CASE("Vulkan: a device that the loader lists twice appears once", "[vulkan]") {
+    std::vector<vulkan::PhysicalDevice> devices(4);
+    devices[0].uuid[3] = devices[2].uuid[3] = 7;
+    devices[1].uuid[3] = 8;
+    devices[3].uuid[0] = 1;
+    devices[0].description = "first";
+    vulkan::name_devices(devices);
+    REQUIRE(devices.size() == 3);
+    CHECK(devices[0].description == "first");
+    CHECK(devices[0].name == "vulkan:0");
+    CHECK(devices[1].uuid[3] == 8);
+    CHECK(devices[2].name == "vulkan:2");
+}
+
+#endif
