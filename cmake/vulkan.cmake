@@ -40,7 +40,7 @@ if(QUANT_VULKAN)  # AUTO is true, too
         VERBATIM)
       set(QUANT_VULKAN_ARRAYS ${QUANT_VULKAN_ARRAYS} ${array} PARENT_SCOPE)
     endfunction()
-    foreach(shader embed rowwise rows rope attention attention_combine matvec matmul matvec_integer matmul_integer
+    foreach(shader embed rowwise rows rope attention attention_combine cache_quantize matvec matmul matvec_integer matmul_integer
             probe_read)
       quant_shader(${shader} ${shader})
     endforeach()

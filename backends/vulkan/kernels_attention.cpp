@@ -13,6 +13,20 @@ constexpr uint32_t threads = 128;
 
 // ---- rope and the cache's write ------------------------------------------------------------------------------------
 
+CacheShape one_layer(const Node& node) {
+    CacheShape shape;
+    shape.layers = 1;
+    shape.kv_heads = node.kv_heads;
+    shape.head_dim = node.head_dim;
+    shape.kind = node.cache;
+    return shape;
+}
+
+// Where the node's layer begins in a page, in 4 bytes.
+uint32_t layer_at(const Node& node) {
+    return static_cast<uint32_t>(node.layer * one_layer(node).layer_bytes() / 4);
+}
+
 struct RopePush {
     VkDeviceAddress block, q, k, v, angles, result;
     uint32_t max_rows, heads, kv_heads, dim;
@@ -20,16 +34,37 @@ struct RopePush {
     uint32_t layer_at, values_at;
 };
 
-CacheShape one_layer(const Node& node) {
-    CacheShape shape;
-    shape.layers = 1;
-    shape.kv_heads = node.kv_heads;
-    shape.head_dim = node.head_dim;
-    return shape;
+struct CachePush {
+    VkDeviceAddress block, k, v, angles;
+    uint32_t max_rows, kv_heads, k_stride, v_stride, angle_stride, layer_at;
+};
+
+void emit_cache_quantize(Recorder& recorder, const Node& node, const Operand& k, const Operand& v,
+                         const Operand* angles) {
+    CachePush push{};
+    push.block = recorder.step_address(0);
+    push.k = address_of(k.data);
+    push.v = address_of(v.data);
+    if (angles) push.angles = address_of(angles->data);
+    push.max_rows = static_cast<uint32_t>(recorder.max_rows);
+    push.kv_heads = static_cast<uint32_t>(node.kv_heads);
+    push.k_stride = static_cast<uint32_t>(k.stride);
+    push.v_stride = static_cast<uint32_t>(v.stride);
+    if (angles) push.angle_stride = static_cast<uint32_t>(angles->stride);
+    push.layer_at = layer_at(node);
+    recorder.dispatch(Shader::cache_quantize,
+                      {64, angles ? 1u : 0u, node.adjacent_pairs ? 1u : 0u, static_cast<uint32_t>(node.cache),
+                       static_cast<uint32_t>(node.head_dim)},
+                      push, 2 * push.kv_heads, push.max_rows);
 }
 
 void emit_rope_or_write(Recorder& recorder, const Node& node, const Operand* q, const Operand* k, const Operand* v,
                         const Operand* angles, const Operand* out) {
+    if (k && node.cache != CacheKind::f16) {
+        emit_cache_quantize(recorder, node, *k, *v, angles);
+        if (!q) return;
+        k = v = nullptr;
+    }
     RopePush push{};
     push.block = recorder.step_address(0);
     push.max_rows = static_cast<uint32_t>(recorder.max_rows);
@@ -46,10 +81,9 @@ void emit_rope_or_write(Recorder& recorder, const Node& node, const Operand* q, 
     take(out, &push.result, &push.result_stride);
     if (q) push.heads = static_cast<uint32_t>(node.heads);
     if (k) {
-        const size_t layer_bytes = one_layer(node).layer_bytes();
         push.kv_heads = static_cast<uint32_t>(node.kv_heads);
-        push.layer_at = static_cast<uint32_t>(node.layer * layer_bytes / 4);
-        push.values_at = static_cast<uint32_t>(layer_bytes / 8);
+        push.layer_at = layer_at(node);
+        push.values_at = static_cast<uint32_t>(one_layer(node).values(0) / 4);
     }
     const int64_t items = int64_t{push.heads + 2 * push.kv_heads} * node.head_dim / 2;
     recorder.dispatch(Shader::rope, {threads, angles ? 1u : 0u, node.adjacent_pairs ? 1u : 0u}, push,
@@ -71,7 +105,7 @@ void emit_rope_cache_write(quant::Recorder& base, const Bound& b) {
 struct AttentionPush {
     VkDeviceAddress block, q, result, parts;
     uint32_t max_rows, slot, heads, kv_heads;
-    uint32_t q_stride, result_stride, layer_at, values_at, max_splits;
+    uint32_t q_stride, result_stride, layer_at, max_splits;
     uint32_t window;
     float scale;
 };
@@ -84,7 +118,12 @@ constexpr int most_queries = 8;          // that share a workgroup's keys and va
 constexpr int most_query_floats = 2048;  // of shared memory
 constexpr int most_splits = 16, decode_rows = 8;
 
+// A word of a quantized cache holds four columns of a value.
+bool takes_cache(const Node& node, const Weight*, const Value*, const Value*) {
+    return node.head_dim % (node.cache == CacheKind::f16 ? 2 : 4) == 0 && node.head_dim <= 1024;
+}
 bool takes_attention(const Node& node, const Weight*, const Value*, const Value*) {
+    if (!takes_cache(node, nullptr, nullptr, nullptr)) return false;
     return node.head_dim % 8 == 0 ? node.head_dim <= 1024 : node.head_dim % 2 == 0 && node.head_dim <= 256;
 }
 
@@ -103,7 +142,6 @@ void emit_attention(quant::Recorder& base, const Bound& b) {
     slot.max_splits = decode ? most_splits : 1;
     slot.wanted_workgroups = recorder.device.physical.is_cpu ? 64 : 1024;
 
-    const size_t layer_bytes = one_layer(node).layer_bytes();
     AttentionPush push{};
     push.block = recorder.step_address(0);
     push.q = address_of(b.in[0].data);
@@ -116,16 +154,16 @@ void emit_attention(quant::Recorder& base, const Bound& b) {
     push.kv_heads = static_cast<uint32_t>(node.kv_heads);
     push.q_stride = static_cast<uint32_t>(b.in[0].stride);
     push.result_stride = static_cast<uint32_t>(b.out.stride);
-    push.layer_at = static_cast<uint32_t>(node.layer * layer_bytes / 4);
-    push.values_at = static_cast<uint32_t>(layer_bytes / 8);
+    push.layer_at = layer_at(node);
     push.max_splits = static_cast<uint32_t>(slot.max_splits);
     push.window = static_cast<uint32_t>(node.window);
     push.scale = node.scale;
     const int slot_at = step_slots + slot_ints * static_cast<int>(push.slot);
-    recorder.dispatch_indirect(Shader::attention,
-                               {threads, static_cast<uint32_t>(node.head_dim), static_cast<uint32_t>(slot.tile_rows),
-                                static_cast<uint32_t>(tile_heads), node.head_dim % 8 == 0 ? 8u : 2u},
-                               push, slot_at);
+    recorder.dispatch_indirect(
+        Shader::attention,
+        {threads, static_cast<uint32_t>(node.head_dim), static_cast<uint32_t>(slot.tile_rows),
+         static_cast<uint32_t>(tile_heads), node.head_dim % 8 == 0 ? 8u : 2u, static_cast<uint32_t>(node.cache)},
+        push, slot_at);
     if (!decode) return;
     recorder.barrier();
     CombinePush combine{};
@@ -149,8 +187,8 @@ bool takes_heads(const Node& node, const Weight*, const Value*, const Value*) {
 void append_attention_kernels(std::vector<Kernel>& table) {
     const Kernel kernels[] = {
         {"rope", Op::rope, nullptr, takes_heads, emit_rope},
-        {"cache_write", Op::cache_write, nullptr, takes_heads, emit_cache_write},
-        {"rope_cache_write", Op::rope_cache_write, nullptr, takes_heads, emit_rope_cache_write},
+        {"cache_write", Op::cache_write, nullptr, takes_cache, emit_cache_write},
+        {"rope_cache_write", Op::rope_cache_write, nullptr, takes_cache, emit_rope_cache_write},
         {"attention", Op::attention, nullptr, takes_attention, emit_attention},
     };
     table.insert(table.end(), std::begin(kernels), std::end(kernels));

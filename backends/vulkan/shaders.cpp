@@ -6,6 +6,7 @@ namespace {
 // Written by cmake/vulkan.cmake: `const uint32_t NAME[] = {...};`
 #include "vulkan_shaders/attention.inc"
 #include "vulkan_shaders/attention_combine.inc"
+#include "vulkan_shaders/cache_quantize.inc"
 #include "vulkan_shaders/embed.inc"
 #include "vulkan_shaders/matmul.inc"
 #include "vulkan_shaders/matmul_integer.inc"
@@ -30,6 +31,7 @@ SpirV spirv(Shader shader) {
         QUANT_VULKAN_SHADER(rope);
         QUANT_VULKAN_SHADER(attention);
         QUANT_VULKAN_SHADER(attention_combine);
+        QUANT_VULKAN_SHADER(cache_quantize);
         QUANT_VULKAN_SHADER(matvec);
         QUANT_VULKAN_SHADER(matvec_integer);
         QUANT_VULKAN_SHADER(matvec_integer_dot);

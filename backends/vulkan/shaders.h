@@ -13,6 +13,7 @@ enum class Shader : uint8_t {
     rope,
     attention,
     attention_combine,
+    cache_quantize,
     matvec,
     matvec_integer,
     matvec_integer_dot,

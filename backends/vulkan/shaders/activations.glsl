@@ -1,12 +1,7 @@
 // What a linear reads: float rows, or codes with a RowScale each.
+#include "codes.glsl"
 layout(constant_id = 5) const uint INPUT = 0;    // 0 = f32, 1 = s8, 2 = e4m3
 layout(constant_id = 6) const uint GUARDED = 0;  // rows that are not aligned or do not fill whole quads
-float e4m3_value(uint code) {
-    uint a = code & 0x7fu;
-    float value = unpackHalf2x16((code & 0x80u) << 8 | a << 7).x * 256.0;
-    return a == 0x7fu ? uintBitsToFloat(0x7fc00000u) : value;
-}
-
 // Columns c .. c + 3 of a row that begins at `row` (floats, or words of codes); zero past the end.
 vec4 input_quad(Float4s aligned, Floats floats, Uints codes, uint row, uint c, uint cols) {
     if (INPUT == 0u) {
@@ -18,7 +13,7 @@ vec4 input_quad(Float4s aligned, Floats floats, Uints codes, uint row, uint c, u
     }
     if (c >= cols) return vec4(0.0);
     uint word = codes.at[row + (c >> 2)];  // codes past the end are zero
-    if (INPUT == 1u) return vec4(int(word << 24) >> 24, int(word << 16) >> 24, int(word << 8) >> 24, int(word) >> 24);
+    if (INPUT == 1u) return vec4(signed_byte(word), signed_byte(word >> 8), signed_byte(word >> 16), signed_byte(word >> 24));
     return vec4(e4m3_value(word & 0xffu), e4m3_value(word >> 8 & 0xffu), e4m3_value(word >> 16 & 0xffu),
                 e4m3_value(word >> 24));
 }

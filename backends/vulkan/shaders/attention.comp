@@ -1,6 +1,6 @@
 // out = softmax(scale q . K^T) V, causal, page by page with a running maximum. A workgroup takes some rows of one
 // sequence (a tile), some heads of one key head, and a share of the pages (a split); with several splits it leaves its
-// sums to attention_combine.
+// sums to attention_combine. Scales of a quantized cache multiply scores and weights, not keys and values.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 layout(local_size_x_id = 0) in;
@@ -8,7 +8,9 @@ layout(constant_id = 1) const uint DIM = 64;
 layout(constant_id = 2) const uint TILE_ROWS = 1;
 layout(constant_id = 3) const uint TILE_HEADS = 1;
 layout(constant_id = 4) const uint WIDTH = 2;  // columns of a value that one load brings: 8, or 2 where DIM is odd in 8
+layout(constant_id = 5) const uint KIND = 0;  // of the cache: 0 = f16, 1 = s8, 2 = e4m3
 #include "memory.glsl"
+#include "codes.glsl"
 #include "step.glsl"
 #include "workgroup.glsl"
 const uint QUERIES = TILE_ROWS * TILE_HEADS;
@@ -20,10 +22,24 @@ layout(push_constant, std430) uniform Push {
     Ints block;
     Floats q, result, parts;  // parts: [row][head][split] of DIM sums, the largest score, the sum of weights
     uint max_rows, slot, heads, kv_heads;
-    uint q_stride, result_stride, layer_at, values_at, max_splits;
+    uint q_stride, result_stride, layer_at, max_splits;  // the layer's place in a page, in 4 bytes
     uint window;
     float scale;
 };
+const uint CODE_WORDS = KIND == 0u ? 2u : 1u;        // of four codes
+const uint HEAD_WORDS = DIM * 16u * CODE_WORDS;      // of a head's keys, or values
+
+// Two codes side by side, `pair` pairs after a word.
+vec2 two_codes(Uints page, uint word, uint pair) {
+    if (KIND == 0u) return unpackHalf2x16(page.at[word + pair]);
+    uint both = page.at[word + pair / 2u] >> (16u * (pair & 1u));
+    if (KIND == 1u) return vec2(signed_byte(both), signed_byte(both >> 8));
+    return vec2(e4m3_value(both & 0xffu), e4m3_value(both >> 8 & 0xffu));
+}
+float scale_of(Uints page, uint head, uint position) {  // value heads come after key heads
+    if (KIND == 0u) return 1.0;
+    return unpackHalf2x16(page.at[layer_at + 2u * kv_heads * HEAD_WORDS + head * 32u + position / 2u])[position & 1u];
+}
 
 shared float query[QUERIES][DIM];
 shared float scores[SLICES][QUERIES][64];  // partial; then in [0] the weights
@@ -71,9 +87,9 @@ void main() {
             for (uint s = thread / 32u; s < SLICES; s += threads / 32u) {
                 vec2 dot_product[QUERIES];
                 for (uint n = 0u; n < QUERIES; ++n) dot_product[n] = vec2(0.0);
-                uint at = layer_at + kv_head * DIM * 32u + pair;
+                uint at = layer_at + kv_head * HEAD_WORDS;
                 for (uint d = s; d < DIM; d += SLICES) {
-                    vec2 key = unpackHalf2x16(page.at[at + d * 32u]);
+                    vec2 key = two_codes(page, at + d * 16u * CODE_WORDS, pair);
                     for (uint n = 0u; n < QUERIES; ++n) dot_product[n] += query[n][d] * key;
                 }
                 for (uint n = 0u; n < QUERIES; ++n) {
@@ -91,14 +107,16 @@ void main() {
                 uint key = p * 64u + i;
                 float score = LOWEST;
                 if (key >= from && key < to)
-                    score = (scores[0][n][i] + scores[1][n][i]) + (scores[2][n][i] + scores[3][n][i]);
+                    score = ((scores[0][n][i] + scores[1][n][i]) + (scores[2][n][i] + scores[3][n][i])) *
+                            scale_of(page, kv_head, i);
                 scores[0][n][i] = score;
                 page_largest = max(page_largest, score);
             }
             float before = largest[n], risen = max(before, subgroupMax(page_largest)), sum = 0.0;
             for (uint i = gl_SubgroupInvocationID; i < 64u; i += gl_SubgroupSize) {
                 float score = scores[0][n][i], weight = score == LOWEST ? 0.0 : exp(score - risen);
-                scores[0][n][i] = weight;
+                if (KIND != 0u && weight > 0.0) scores[0][n][i] = weight * scale_of(page, kv_heads + kv_head, i);
+                else scores[0][n][i] = weight;
                 sum += weight;
             }
             sum = subgroupAdd(sum);
@@ -114,9 +132,9 @@ void main() {
             for (uint n = 0u; n < QUERIES; ++n)
                 for (uint i = 0u; i < WIDTH; ++i) sums[n][i] *= shrink[n];
             for (uint i = low + slice; i < high; i += slices) {
-                uint at = layer_at + values_at + (kv_head * 64u + i) * (DIM / 2u);
+                uint at = layer_at + (kv_heads + kv_head) * HEAD_WORDS + i * (DIM * CODE_WORDS / 4u);
                 float value[WIDTH];
-                if (WIDTH == 8u) {
+                if (WIDTH == 8u && KIND == 0u) {
                     uvec4 words = Uint4s(address).at[at / 4u + unit];
                     for (uint j = 0u; j < WIDTH / 2u; ++j) {
                         vec2 two = unpackHalf2x16(words[j]);
@@ -124,9 +142,11 @@ void main() {
                         value[2u * j + 1u] = two.y;
                     }
                 } else {
-                    vec2 two = unpackHalf2x16(page.at[at + unit]);
-                    value[0] = two.x;
-                    value[1] = two.y;
+                    for (uint j = 0u; j < WIDTH / 2u; ++j) {
+                        vec2 two = two_codes(page, at, unit * (WIDTH / 2u) + j);
+                        value[2u * j] = two.x;
+                        value[2u * j + 1u] = two.y;
+                    }
                 }
                 for (uint n = 0u; n < QUERIES; ++n) {
                     float weight = scores[0][n][i];
