@@ -27,7 +27,7 @@ CONFIGURE = mkdir -p $(BUILD) && cmake -S . -B $(BUILD) $(GENERATOR) $(LAUNCHER)
 COMPILE = cmake --build $(BUILD) -j $(JOBS) --target $(1)
 PACKAGES = sh cmake/install_packages.sh
 
-.PHONY: help all demo test check check-all arm armv7 arm-build bench fuzz format format-check consumers size clean
+.PHONY: help all demo test test-vulkan check check-all arm armv7 arm-build bench fuzz format format-check consumers size clean
 
 help:
 	@echo "make demo       build the quant command and stream a story from the embedded model"
@@ -35,6 +35,7 @@ help:
 	@echo "make check      test, symbols, consumers of an installed copy, formatting"
 	@echo "make check-all  the complete set: check, every test under sanitizers, five minutes of each fuzzer"
 	@echo "make arm        build for 64-bit ARM, run all tests under qemu on three processors (make armv7: 32-bit ARM)"
+	@echo "make test-vulkan  the tests of a Vulkan device, VULKAN_DEVICE=vulkan:0"
 	@echo "make bench      kernel benchmarks"
 	@echo "make format     clang-format on every source;  make clean"
 	@echo "config=sanitize | thread | shared   builds in a folder of its own, for example: make config=sanitize test"
@@ -60,6 +61,14 @@ test:
 	cd $(BUILD) && ctest --output-on-failure $(CTEST_FLAGS)
 	@if [ -n "$$QUANT_TEST_DATA" ]; then echo "Ran all tests, with the reference data in $$QUANT_TEST_DATA."; \
 	else echo "Ran the tests that need nothing beyond this repository; QUANT_TEST_DATA=DIR adds those on large reference data."; fi
+
+# The kernel table and whole models on one Vulkan device, with the validation layer: one message of it is a failure.
+VULKAN_DEVICE ?= vulkan:0
+test-vulkan:
+	@$(PACKAGES) build test vulkan
+	@$(call CONFIGURE,-DQUANT_BUILD_TESTS=ON -DQUANT_BUILD_EXAMPLES=ON -DQUANT_VULKAN=ON)
+	@$(call COMPILE,quant_tests quant_cli)
+	sh tests/vulkan.sh $(BUILD) $(VULKAN_DEVICE)
 
 check: test consumers format-check
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# install_packages.sh GROUP...: what is missing to build, test, bench, fuzz, format, to try the consumers, or to build
+# install_packages.sh GROUP...: what is missing to build, test, bench, fuzz, format, for Vulkan, to try the consumers, or to build
 # for and test on arm or armv7. On Debian and its relatives the packages are installed, after saying which; elsewhere
 # they are named.
 set -eu
@@ -28,6 +28,10 @@ for group in "$@"; do
         have_header CLI/CLI.hpp || need libcli11-dev
         ;;
     test) have_header catch2/catch.hpp || have_header catch2/catch_all.hpp || need catch2 ;;
+    vulkan)
+        have_header vulkan/vulkan_core.h || need libvulkan-dev
+        have_command glslc || need glslc
+        ;;
     arm)
         have_command aarch64-linux-gnu-g++ || need g++-aarch64-linux-gnu
         have_command qemu-aarch64 || need qemu-user

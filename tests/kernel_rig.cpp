@@ -175,6 +175,8 @@ std::vector<std::unique_ptr<TestedDevice>> tested_devices() {
         if ((any || info.name == wanted) && info.reason.empty() && info.name != "cpu:reference")
             devices.push_back(std::make_unique<TestedDevice>(info.name));
     }
+    if (wanted != "cpu" && wanted != "cpu:reference" && devices.empty())
+        throw std::runtime_error("QUANT_DEVICE=" + wanted + " is not usable here");
     if (!devices.empty())
         for (auto& variant : vulkan_variants(wanted)) devices.push_back(std::move(variant));
     return devices;

@@ -30,18 +30,16 @@ struct Queried {
     VkPhysicalDeviceFeatures2 features{};
     VkPhysicalDeviceVulkan12Features vulkan12{};
     VkPhysicalDeviceShaderIntegerDotProductFeaturesKHR dot{};
-    VkPhysicalDeviceCooperativeMatrixFeaturesNV matrix{};
     VkPhysicalDeviceProperties2 properties{};
     VkPhysicalDeviceIDProperties id{};
     VkPhysicalDeviceSubgroupProperties subgroup{};
     VkPhysicalDeviceMaintenance3Properties maintenance3{};
     VkPhysicalDeviceShaderIntegerDotProductPropertiesKHR dot_properties{};
 
-    Queried(const Instance& instance, VkPhysicalDevice device, bool has_dot, bool has_matrix) {
+    Queried(const Instance& instance, VkPhysicalDevice device, bool has_dot) {
         features.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2;
         vulkan12.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES;
         dot.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES_KHR;
-        matrix.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_NV;
         features.pNext = &vulkan12;
         void** last = &vulkan12.pNext;
         auto add = [&](auto& more) {
@@ -49,7 +47,6 @@ struct Queried {
             last = &more.pNext;
         };
         if (has_dot) add(dot);
-        if (has_matrix) add(matrix);
         instance.vkGetPhysicalDeviceFeatures2(device, &features);
 
         properties.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2;
@@ -100,8 +97,7 @@ PhysicalDevice describe(const Instance& instance, VkPhysicalDevice handle) {
     }
     const std::vector<std::string> extensions = extensions_of(instance, handle);
     const bool has_dot = contains(extensions, VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME);
-    const bool has_matrix = contains(extensions, VK_NV_COOPERATIVE_MATRIX_EXTENSION_NAME);
-    const Queried q(instance, handle, has_dot, has_matrix);
+    const Queried q(instance, handle, has_dot);
 
     std::memcpy(device.uuid, q.id.deviceUUID, sizeof device.uuid);
     device.subgroup_size = q.subgroup.subgroupSize;
@@ -111,8 +107,6 @@ PhysicalDevice describe(const Instance& instance, VkPhysicalDevice handle) {
     device.integer_dot = has_dot && q.dot.shaderIntegerDotProduct;
     device.integer_dot_accelerated =
         device.integer_dot && q.dot_properties.integerDotProduct4x8BitPackedSignedAccelerated;
-    device.cooperative_matrix =
-        has_matrix && q.matrix.cooperativeMatrix && q.vulkan12.shaderFloat16 && q.vulkan12.vulkanMemoryModel;
 
     VkPhysicalDeviceMemoryProperties memory;
     instance.vkGetPhysicalDeviceMemoryProperties(handle, &memory);
@@ -137,7 +131,6 @@ PhysicalDevice describe(const Instance& instance, VkPhysicalDevice handle) {
                           std::to_string(device.subgroup_size);
     if (device.integer_dot)
         device.description += device.integer_dot_accelerated ? ", integer dot product" : ", slow integer dot product";
-    if (device.cooperative_matrix) device.description += ", cooperative matrices (NV)";
     return device;
 }
 
@@ -185,21 +178,11 @@ Device::Device(std::shared_ptr<Instance> instance, const PhysicalDevice& physica
     VkPhysicalDeviceShaderIntegerDotProductFeaturesKHR dot{};
     dot.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES_KHR;
     dot.shaderIntegerDotProduct = VK_TRUE;
-    VkPhysicalDeviceCooperativeMatrixFeaturesNV matrix{};
-    matrix.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_NV;
-    matrix.cooperativeMatrix = VK_TRUE;
     std::vector<const char*> extensions;
     if (physical.integer_dot) {
         extensions.push_back(VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME);
         dot.pNext = vulkan12.pNext;
         vulkan12.pNext = &dot;
-    }
-    if (physical.cooperative_matrix) {
-        extensions.push_back(VK_NV_COOPERATIVE_MATRIX_EXTENSION_NAME);
-        vulkan12.shaderFloat16 = VK_TRUE;
-        vulkan12.vulkanMemoryModel = VK_TRUE;
-        matrix.pNext = vulkan12.pNext;
-        vulkan12.pNext = &matrix;
     }
     VkDeviceCreateInfo info{};
     info.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO;

@@ -18,8 +18,7 @@ struct Limits {
     uint64_t allocation_bytes = 0;  // of one allocation
     uint64_t memory_bytes = 0;      // of all
     enum class Use { automatic, always, never };
-    Use integer_dot = Use::automatic;         // automatic: where it is accelerated; always: where it exists
-    Use cooperative_matrix = Use::automatic;  // automatic and always: where it exists
+    Use integer_dot = Use::automatic;  // automatic: where it is accelerated; always: where it exists
 };
 
 struct PhysicalDevice {
@@ -33,7 +32,6 @@ struct PhysicalDevice {
     bool discrete = false;  // has memory of its own that the host does not share
     bool is_cpu = false;
     bool integer_dot = false, integer_dot_accelerated = false, integer_dot_used = false;
-    bool cooperative_matrix = false;  // VK_NV_cooperative_matrix, f16 x f16 + f32 of 16 x 16 x 16
 };
 // In the loader's order; a device listed twice appears once.
 std::vector<PhysicalDevice> physical_devices(const Instance& instance);

@@ -238,7 +238,7 @@ VulkanPlan::~VulkanPlan() {
 
 void append_vulkan_devices(std::vector<DeviceInfo>& list) {
     DeviceInfo none;
-    none.name = "vulkan";
+    none.name = "vulkan:0";
     none.description = "Vulkan";
     const auto instance = vulkan::Instance::open(&none.reason);
     const auto devices = instance ? vulkan::physical_devices(*instance) : std::vector<vulkan::PhysicalDevice>();
@@ -257,22 +257,23 @@ void append_vulkan_devices(std::vector<DeviceInfo>& list) {
     }
 }
 
+std::unique_ptr<Backend> create_vulkan_device(const DeviceInfo& device, const DeviceServices&) {
+    return create_vulkan_backend(device.name);
+}
+
 std::unique_ptr<Backend> create_vulkan_backend(const std::string& name, const vulkan::Limits& limits) {
-    std::string reason;
+    std::string reason = "it is not there any more";
     auto instance = vulkan::Instance::open(&reason);
-    if (!instance) fail(QUANT_ERR_UNSUPPORTED, "device " + name + " is not usable: " + reason);
-    auto devices = vulkan::physical_devices(*instance);
-    if (devices.empty()) fail(QUANT_ERR_UNSUPPORTED, "device " + name + " is not usable: the drivers list no device");
-    for (vulkan::PhysicalDevice& d : devices) {
-        if (name == "vulkan" ? !d.reason.empty() : name != d.name) continue;
-        if (!d.reason.empty()) fail(QUANT_ERR_UNSUPPORTED, "device " + name + " is not usable: " + d.reason);
+    for (vulkan::PhysicalDevice& d :
+         instance ? vulkan::physical_devices(*instance) : std::vector<vulkan::PhysicalDevice>()) {
+        if (name != d.name) continue;
         using Use = vulkan::Limits::Use;
         d.integer_dot_used = limits.integer_dot == Use::automatic ? d.integer_dot_accelerated
                                                                   : d.integer_dot && limits.integer_dot == Use::always;
-        if (limits.cooperative_matrix == Use::never) d.cooperative_matrix = false;
-        return std::make_unique<vulkan::VulkanBackend>(std::move(instance), d, limits);
+        if (d.reason.empty()) return std::make_unique<vulkan::VulkanBackend>(std::move(instance), d, limits);
+        reason = d.reason;
     }
-    return nullptr;
+    fail(QUANT_ERR_UNSUPPORTED, "device " + name + " is not usable: " + reason);
 }
 
 }  // namespace quant

@@ -9,10 +9,11 @@
 
 namespace quant {
 
-// Appends "vulkan:0", "vulkan:1", ...; where there is none, one line "vulkan" that says why.
+// Appends "vulkan:0", "vulkan:1", ...; where there is none, "vulkan:0" with the reason.
 void append_vulkan_devices(std::vector<DeviceInfo>& list);
+std::unique_ptr<Backend> create_vulkan_device(const DeviceInfo& device, const DeviceServices& services);
 
-// name: one of those, or "vulkan" for the first usable one. Throws Error as create_backend does; null: no such name.
+// As create_vulkan_device, with smaller limits.
 std::unique_ptr<Backend> create_vulkan_backend(const std::string& name, const vulkan::Limits& limits = {});
 
 }  // namespace quant
