@@ -1,7 +1,7 @@
 #!/bin/sh
-# install_packages.sh GROUP...: what is missing to build, test, bench, fuzz, format, for Vulkan, to try the consumers, or to build
-# for and test on arm or armv7. On Debian and its relatives the packages are installed, after saying which; elsewhere
-# they are named.
+# install_packages.sh GROUP...: what is missing to build, test, bench, fuzz, format, for the Vulkan backend, to try the
+# consumers, or to build for and test on arm or armv7. On Debian and its relatives the packages are installed, after
+# saying which; elsewhere they are named.
 set -eu
 
 have_command() { command -v "$1" >/dev/null 2>&1; }
