@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <new>
 
 #include "backends/registry.h"
@@ -16,12 +17,20 @@ using namespace quant;
 
 // Services shared by models. `host` is the application's, completed with defaults.
 struct quant_runtime_services {
-    explicit quant_runtime_services(const quant_host& h)
-        : host(h), memory(host), threads(host), devices(list_devices()) {}
+    explicit quant_runtime_services(const quant_host& h) : host(h), memory(host), threads(host) {}
     quant_host host;
     HostMemory memory;
     ThreadPool threads;
-    std::vector<DeviceInfo> devices;
+
+    // Listed when first asked for: looking for graphics cards starts their drivers.
+    const std::vector<DeviceInfo>& devices() {
+        std::call_once(listed_, [&] { devices_ = list_devices(); });
+        return devices_;
+    }
+
+  private:
+    std::once_flag listed_;
+    std::vector<DeviceInfo> devices_;
 };
 struct quant_runtime {
     std::shared_ptr<quant_runtime_services> services;
@@ -229,13 +238,15 @@ void quant_runtime_destroy(quant_runtime* rt) {
 }
 
 int quant_device_count(const quant_runtime* rt) {
-    return rt ? static_cast<int>(rt->services->devices.size()) : 0;
+    int count = 0;
+    guarded(nullptr, [&] { count = rt ? static_cast<int>(rt->services->devices().size()) : 0; });
+    return count;
 }
 
 quant_status quant_device_get(const quant_runtime* rt, int device, quant_device_info* out) {
     return guarded(nullptr, [&] {
         require(rt && out && device >= 0 && device < quant_device_count(rt), "no such device");
-        const DeviceInfo& d = rt->services->devices[device];
+        const DeviceInfo& d = rt->services->devices()[device];
         quant_device_info info{};
         copy_text(info.name, d.name);
         copy_text(info.description, d.description);
@@ -252,7 +263,7 @@ quant_support quant_device_supports(const quant_runtime* rt, int device, const c
         Scheme s;
         require(scheme_parse(scheme, &s), "no such scheme");
         const DeviceServices services{&rt->services->threads, &rt->services->memory, false};
-        const auto backend = create_backend(rt->services->devices[device].name.c_str(), services);
+        const auto backend = create_backend(rt->services->devices()[device].name.c_str(), services);
         Weight w;
         w.format = s.weight;
         w.activation = s.activation;

@@ -86,7 +86,7 @@ typedef struct quant_device_info {
 } quant_device_info;
 typedef enum quant_support { QUANT_NONE = 0, QUANT_REFERENCE = 1, QUANT_NATIVE = 2 } quant_support;
 
-QUANT_API int quant_device_count(const quant_runtime* rt);
+QUANT_API int quant_device_count(const quant_runtime* rt); /* the first call may start graphics drivers */
 QUANT_API quant_status quant_device_get(const quant_runtime* rt, int device, quant_device_info* out);
 /* NATIVE: a fast kernel of that device runs the scheme's linears; REFERENCE: only its reference kernel does. */
 QUANT_API quant_support quant_device_supports(const quant_runtime* rt, int device, const char* scheme);
