@@ -17,7 +17,10 @@ else
   BUILD ?= build
 endif
 
-OPTIONS := -DQUANT_SANITIZE=$(SANITIZE) -DBUILD_SHARED_LIBS=$(if $(filter shared,$(config)),ON,OFF)
+# CUDA=ON or AUTO builds the CUDA backend too: minutes of nvcc, so only when asked for. CUDA_ARCHITECTURES narrows it.
+CUDA ?= OFF
+OPTIONS := -DQUANT_CUDA=$(CUDA) $(if $(CUDA_ARCHITECTURES),'-DQUANT_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)')
+OPTIONS += -DQUANT_SANITIZE=$(SANITIZE) -DBUILD_SHARED_LIBS=$(if $(filter shared,$(config)),ON,OFF)
 # Instrumented code is slow enough; -O1 keeps its build short.
 OPTIONS += $(if $(SANITIZE),-DCMAKE_CXX_FLAGS_RELEASE=-O1,)
 LAUNCHER := $(shell command -v ccache >/dev/null 2>&1 && echo -DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_C_COMPILER_LAUNCHER=ccache)
@@ -27,7 +30,11 @@ CONFIGURE = mkdir -p $(BUILD) && cmake -S . -B $(BUILD) $(GENERATOR) $(LAUNCHER)
 COMPILE = cmake --build $(BUILD) -j $(JOBS) --target $(1)
 PACKAGES = sh cmake/install_packages.sh
 
-.PHONY: help all demo test test-vulkan check check-all arm armv7 arm-build bench fuzz format format-check consumers size clean
+CUDA_DEVICE ?= cuda:0
+VULKAN_DEVICE ?= vulkan:0
+
+.PHONY: help all demo test test-cuda test-cuda-build test-vulkan check check-all arm armv7 arm-build bench fuzz format \
+        format-check consumers size clean
 
 help:
 	@echo "make demo       build the quant command and stream a story from the embedded model"
@@ -36,6 +43,7 @@ help:
 	@echo "make check-all  the complete set: check, every test under sanitizers, five minutes of each fuzzer"
 	@echo "make arm        build for 64-bit ARM, run all tests under qemu on three processors (make armv7: 32-bit ARM)"
 	@echo "make test-vulkan  the tests of a Vulkan device, VULKAN_DEVICE=vulkan:0"
+	@echo "make test-cuda  build with CUDA, run the kernel and end-to-end tests on \$$(CUDA_DEVICE); fails if there is none"
 	@echo "make bench      kernel benchmarks"
 	@echo "make format     clang-format on every source;  make clean"
 	@echo "config=sanitize | thread | shared   builds in a folder of its own, for example: make config=sanitize test"
@@ -63,12 +71,21 @@ test:
 	else echo "Ran the tests that need nothing beyond this repository; QUANT_TEST_DATA=DIR adds those on large reference data."; fi
 
 # The kernel table and whole models on one Vulkan device, with the validation layer: one message of it is a failure.
-VULKAN_DEVICE ?= vulkan:0
 test-vulkan:
 	@$(PACKAGES) build test vulkan
 	@$(call CONFIGURE,-DQUANT_BUILD_TESTS=ON -DQUANT_BUILD_EXAMPLES=ON -DQUANT_VULKAN=ON)
 	@$(call COMPILE,quant_tests quant_cli)
 	sh tests/vulkan.sh $(BUILD) $(VULKAN_DEVICE)
+
+# The kernel tables and whole models on a CUDA device. CUDA=ON for other targets builds the backend in.
+test-cuda:
+	@$(PACKAGES) build test
+	@$(MAKE) --no-print-directory test-cuda-build BUILD=build-cuda CUDA=ON
+	QUANT_DEVICE=$(CUDA_DEVICE) build-cuda/tests/quant_tests "[kernels],[device]" -d yes
+
+test-cuda-build:
+	@$(call CONFIGURE,-DQUANT_BUILD_TESTS=ON -DQUANT_BUILD_EXAMPLES=ON)
+	@$(call COMPILE,quant_tests quant_cli)
 
 check: test consumers format-check
 
@@ -114,7 +131,7 @@ bench:
 	@$(call COMPILE,quant_bench)
 	$(BUILD)/quant_bench $(BENCH_FLAGS)
 
-SOURCES = $(shell git ls-files '*.cpp' '*.h' '*.c' '*.inl')
+SOURCES = $(shell git ls-files '*.cpp' '*.h' '*.c' '*.inl' '*.cu' '*.cuh')
 format:
 	clang-format -i $(SOURCES)
 format-check:

@@ -160,6 +160,8 @@ class Backend {
     virtual ~Backend() = default;
     virtual const std::string& name() const = 0;  // "cpu:avx512"
     virtual const std::vector<Kernel>& kernels() const = 0;
+    // Rows that one step should have at most: enough to reuse each weight from the cache.
+    virtual int step_rows() const { return 512; }
     // Failures throw Error(QUANT_ERR_DEVICE) or std::bad_alloc.
     virtual Buffer* alloc(size_t bytes, Usage usage) = 0;
     virtual Buffer* adopt(const void* host, size_t bytes) = 0;  // a mapped file, read only; null: unsupported, copy

@@ -7,7 +7,6 @@
 namespace quant {
 namespace {
 
-constexpr int max_step_rows = 512;     // tokens in one step: enough to reuse each weight from the cache
 constexpr int max_step_outputs = 128;  // rows with logits in one step: bounds the logits' memory
 
 int bucket(int n) {  // the next power of two
@@ -60,6 +59,7 @@ Executor::Executor(std::vector<Stage> stages, int64_t hidden, int64_t vocabulary
         storage.shape = s.cache;
         parts.push_back({s.backend.get(), storage});
         states_.push_back(std::make_unique<StageState>(*s.backend));
+        step_rows_ = step_rows_ ? std::min(step_rows_, s.backend->step_rows()) : s.backend->step_rows();
     }
     cache_ = std::make_unique<CachePool>(std::move(parts), max_cache_positions);
     chunk_ = std::make_unique<Chunk>();
@@ -119,7 +119,7 @@ bool Executor::fill(std::vector<Request>& requests, Chunk& chunk) {
                 r.message = "cancelled";
                 continue;
             }
-            size_t take = std::min<size_t>(left, max_step_rows - step.tokens.size());
+            size_t take = std::min<size_t>(left, step_rows_ - step.tokens.size());
             const bool every = r.logits && r.all_logits;
             if (every) take = std::min<size_t>(take, max_step_outputs - step.output_rows.size());
             bool last = r.logits && !r.all_logits && take == left;

@@ -68,6 +68,7 @@ class Executor {
     std::unique_ptr<Chunk> chunk_;  // of the run that holds the mutex; kept, so that decoding allocates nothing
     std::vector<float> hidden_;     // between stages
     int64_t hidden_cols_, vocabulary_;
+    int step_rows_ = 0;  // tokens in one step at most: what every stage's backend likes
 };
 
 }  // namespace quant

@@ -155,7 +155,7 @@ const Kernel& Device::reference(Op op) const {
 }
 
 TestedDevice::TestedDevice(const std::string& name) : device(name, 2) {
-    if (is_cpu())
+    if (is("cpu:"))
         for (int threads : {1, 3}) other_threads.push_back(std::make_unique<Device>(name, threads));
     std::set<std::string> exact;
     const Device exact_device(name, 1, true);

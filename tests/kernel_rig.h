@@ -93,7 +93,11 @@ struct TestedDevice {
     TestedDevice(const std::string& name, const std::string& part, std::unique_ptr<Backend> backend);
     const std::string& name() const { return device.name(); }
     bool tests(const Kernel& k) const { return std::string(k.name).find(part) != std::string::npos; }
-    bool is_cpu() const { return name().rfind("cpu:", 0) == 0; }
+    // A row's float sums do not depend on the rows beside it. (Integer results never do.)
+    bool rows_are_independent() const { return is("cpu:"); }
+    // The driver compiles a kernel for every case: a test takes fewer of them, chosen at random.
+    bool compiles_each_case() const { return is("vulkan:"); }
+    bool is(const char* family) const { return name().rfind(family, 0) == 0; }
     std::string part;  // empty: all
     Device device;
     std::vector<std::unique_ptr<Device>> other_threads;  // the same with other numbers of threads

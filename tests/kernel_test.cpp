@@ -78,7 +78,14 @@ TEST_CASE("quantize kernels give the reference's bits", "[kernels]") {
                 x.row(9)[c] = -0.f;
                 x.row(10)[c] = c == cols / 2 ? -infinity : x.row(10)[c];
             }
-            auto go = [&](Device& d, const Kernel& k) { return compute_codes(d, k, {}, nullptr, {&x}, type); };
+            auto go = [&](Device& d, const Kernel& k) {
+                Codes y = compute_codes(d, k, {}, nullptr, {&x}, type);
+                // The sign of a NaN that arithmetic makes (infinity / infinity) is the processor's own.
+                if (type == ValueType::e4m3)
+                    for (uint8_t& code : y.codes)
+                        if (code == 0xff) code = 0x7f;
+                return y;
+            };
             const Codes expected = go(reference, reference.reference(Op::quantize));
             each_kernel(devices, Op::quantize, {}, nullptr, value(ValueType::f32, cols), value(type, cols), go,
                         [&](const Codes& y) {

@@ -25,7 +25,7 @@ for kind in static shared; do
     prefix=$build/$kind-prefix
     rm -rf "$prefix" "$build/$kind-moved" "$build/$kind-C" "$build/$kind-CXX"
     # shellcheck disable=SC2086
-    quietly cmake -S "$source" -B "$build/$kind" $generator $launcher -DCMAKE_BUILD_TYPE=Release -DQUANT_BUILD_TESTS=OFF \
+    quietly cmake -S "$source" -B "$build/$kind" $generator $launcher -DCMAKE_BUILD_TYPE=Release -DQUANT_BUILD_TESTS=OFF -DQUANT_CUDA=OFF \
         -DBUILD_SHARED_LIBS="$([ $kind = shared ] && echo ON || echo OFF)"
     quietly cmake --build "$build/$kind" -j "$(nproc 2>/dev/null || echo 2)"
     quietly cmake --install "$build/$kind" --prefix "$prefix"

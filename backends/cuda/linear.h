@@ -1,0 +1,63 @@
+// Linears with weights in layout "fragments": the arguments of their kernels and which kernel is chosen.
+#pragma once
+#include "backends/cuda/device_step.h"
+#include "backends/cuda/layouts.h"
+#include "backends/cuda/recorder.h"
+
+namespace quant {
+namespace cuda {
+
+constexpr int row_warps = 16;  // of a block of linear_rows.cuh
+
+struct LinearArguments {
+    // Weights.
+    const uint8_t* tiles;
+    int64_t tile_bytes, tile_count, weight_rows, cols;
+    int stages, parameters_at, group_blocks, last_group;
+    bool half_parameters, has_offsets, is_minimum;  // is_minimum: q s + m, else (q - z) s
+    const float* bias;
+    // Activations.
+    const uint8_t* in;
+    int64_t in_stride;  // elements (f32) or bytes (codes)
+    ValueType in_type;
+    bool in_aligned;  // 16 bytes at a time
+    const RowScale* row_scales;
+    const float* norm_gain;  // the input is rmsnorm(in) with this gain; null: it is `in`
+    float norm_eps;
+    const float* add;  // linear_add
+    int64_t add_stride;
+    float* out;
+    int64_t out_stride;
+    bool outputs;  // rows are the step's outputs
+    // linear_rows.cuh: how blocks and warps share the work.
+    int parts, groups, group_tiles, segments;
+    int x_rows, x_pitch, x_sums;
+    void* partial;
+    uint32_t* arrived;
+    // linear_wgmma.cuh: activations laid out by lay_out_tokens.
+    const uint8_t* tokens;
+    float* token_sums;  // of codes' rows, for offsets
+};
+
+using LinearKernel = void (*)(StepView, LinearArguments);
+
+// scales: 0 none, 1 one per row, 2 groups of whole stages, 3 any group of whole blocks. tiles_of_8: 1, 2 or 4.
+LinearKernel rows_kernel_16(bool bf16, int tiles_of_8);
+LinearKernel rows_kernel_s8(int tiles_of_8, int scales);
+LinearKernel rows_kernel_u8(int tiles_of_8, int scales);
+LinearKernel rows_kernel_e4m3(int tiles_of_8, int scales);
+LinearKernel rows_kernel_u4(int tiles_of_8, int scales);
+LinearKernel rows_kernel_integer(Element element, int tiles_of_8);
+
+struct ManyKernel {
+    LinearKernel kernel;  // null: there is none
+    int tokens;           // of a block
+    int shared_bytes;
+};
+// wide: tiles of 256 tokens. mode: as many::Mode counts.
+ManyKernel many_kernel(Element element, int mode, bool wide);
+// Kernel that lays activations out for a mode; bf16 and the order of columns follow from the weights.
+LinearKernel token_kernel(Element element, int mode);
+
+}  // namespace cuda
+}  // namespace quant

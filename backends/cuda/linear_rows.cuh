@@ -1,0 +1,446 @@
+// Products of few rows, limited by reading the weights. A block has a range of weight tiles and a part of the
+// columns, whose activations it keeps in shared memory; its warps share all stages of the range evenly, wherever tiles
+// begin and end, each with several loads in flight. What a warp has of a tile goes to shared memory and is added there,
+// warp after warp; parts of the columns are added by the block that arrives last. All in a fixed order.
+#pragma once
+#include "backends/cuda/fragments.cuh"
+#include "backends/cuda/linear.h"
+
+namespace quant {
+namespace cuda {
+namespace rows {
+
+constexpr int warps = row_warps, threads = 32 * warps;
+
+// Where sums of codes are multiplied by their group's scale.
+enum class Scales { none, row, stage, block };
+
+__device__ inline StageLoad load_stage(const uint8_t* at) {
+    StageLoad s;
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+        asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(s.v[i].x), "=r"(s.v[i].y), "=r"(s.v[i].z), "=r"(s.v[i].w)
+                     : "l"(at + i * 512));
+    return s;
+}
+
+template <bool Bf16>
+__device__ inline uint32_t two_halves(float a, float b) {
+    if (Bf16) {
+        const __nv_bfloat162 h = __floats2bfloat162_rn(a, b);
+        return *reinterpret_cast<const uint32_t*>(&h);
+    }
+    const __half2 h = __floats2half2_rn(a, b);
+    return *reinterpret_cast<const uint32_t*>(&h);
+}
+template <bool Bf16>
+__device__ inline float sum_of_halves(uint32_t v) {
+    if (Bf16) {
+        const float2 f = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&v));
+        return f.x + f.y;
+    }
+    const float2 f = __half22float2(*reinterpret_cast<const __half2*>(&v));
+    return f.x + f.y;
+}
+
+// Four columns of a row as floats; zero past the end.
+__device__ inline void load_quad(const LinearArguments& a, int64_t row, int64_t col, float (&v)[4]) {
+    const int64_t left = a.cols - col;
+    if (a.in_type == ValueType::f32) {
+        const float* x = reinterpret_cast<const float*>(a.in) + row * a.in_stride + col;
+        if (left >= 4 && a.in_aligned) {
+            const float4 f = *reinterpret_cast<const float4*>(x);
+            v[0] = f.x, v[1] = f.y, v[2] = f.z, v[3] = f.w;
+        } else {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) v[i] = i < left ? x[i] : 0.f;
+        }
+        return;
+    }
+    const uint8_t* x = a.in + row * a.in_stride + col;  // padded with zeros to a multiple of 64
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+        v[i] = i >= left                    ? 0.f
+               : a.in_type == ValueType::s8 ? static_cast<float>(static_cast<int8_t>(x[i]))
+                                            : e4m3_to_f32(x[i]);
+}
+
+template <class Codec, bool Integer, Scales scales, int NT>
+struct Kernel {
+    using Sum = typename std::conditional<Integer, int, float>::type;
+    static constexpr int depth = scales == Scales::block ? 2 : NT == 4 ? 3 : 4;
+    static constexpr int chains = NT == 1 && !Integer ? 2 : 1;
+    static constexpr int stage_cols = Codec::blocks * 32;
+    static constexpr int element = Integer ? 1 : 2;
+    static constexpr int unit_cols = scales == Scales::block ? 32 : stage_cols;  // of which sums of x are kept
+    static constexpr bool keeps_sums = !Integer && Codec::codes;
+
+    struct Shared {
+        uint8_t* x;
+        float* x_sums;  // [rows][units], or [rows] (Scales::row)
+        Sum* slots;     // [warps][segments][NT * 4][32]
+    };
+
+    // Activations of `stages` stages from first_stage on, for `count` rows, as the weights' lanes want them.
+    __device__ static void load_x(const LinearArguments& a, const Shared& s, int64_t first_row, int count,
+                                  int first_stage, int stages) {
+        if constexpr (Integer)
+            load_bytes(a, s, first_row, count, first_stage, stages);
+        else
+            for (int n = 0; n < count; ++n) load_halves(a, s, first_row + n, n, first_stage, stages);
+    }
+
+    __device__ static void load_bytes(const LinearArguments& a, const Shared& s, int64_t first_row, int count,
+                                      int first_stage, int stages) {
+        const int quads = stages * stage_cols / 4;
+#pragma unroll 4
+        for (int i = threadIdx.x; i < count * quads; i += threads) {
+            const int n = i / quads, q = i % quads, block = q / 8, in_block = q % 8 * 4;
+            const int64_t col = static_cast<int64_t>(first_stage) * stage_cols + q * 4;
+            const uint8_t* x = a.in + (first_row + n) * a.in_stride + col;  // padded with zeros to a multiple of 64
+            uint32_t v = col < a.cols ? *reinterpret_cast<const uint32_t*>(x) : 0;
+            uint8_t* to = s.x + static_cast<int64_t>(n) * a.x_pitch + block * 32;
+            if (Codec::kind == FragmentKind::bits4) {
+#pragma unroll
+                for (int j = 0; j < 4; ++j, v >>= 8)
+                    to[place_in_block(Codec::kind, true, in_block + j)] = static_cast<uint8_t>(v);
+            } else {
+                *reinterpret_cast<uint32_t*>(to + place_in_block(Codec::kind, true, in_block)) = v;
+            }
+        }
+    }
+
+    // The factor of rmsnorm, from a whole row.
+    __device__ static float norm_factor(const LinearArguments& a, int64_t row, float* reduce) {
+        float sum = 0;
+#pragma unroll 4
+        for (int64_t c = threadIdx.x * 4; c < a.cols; c += threads * 4) {
+            float v[4];
+            load_quad(a, row, c, v);
+#pragma unroll
+            for (int i = 0; i < 4; ++i) sum = __fmaf_rn(v[i], v[i], sum);
+        }
+        sum = block_reduce(sum, reduce, 0.f, [](float v) { return warp_sum(v); });
+        return 1.f / sqrtf(sum / static_cast<float>(a.cols) + a.norm_eps);
+    }
+
+    __device__ static void load_halves(const LinearArguments& a, const Shared& s, int64_t row, int n, int first_stage,
+                                       int stages) {
+        __shared__ float reduce[32];
+        constexpr int at_once = 3;  // quads of a thread whose loads are in flight together
+        const int quads = stages * stage_cols / 4, units = stages * stage_cols / unit_cols;
+        const float factor = a.norm_gain ? norm_factor(a, row, reduce) : 1;
+        uint8_t* to = s.x + static_cast<int64_t>(n) * a.x_pitch;
+        float row_sum = 0;
+        for (int first = 0; first < quads; first += at_once * threads) {
+            float v[at_once][4];
+#pragma unroll
+            for (int k = 0; k < at_once; ++k) {
+                const int q = first + k * threads + threadIdx.x;
+                const int64_t col = static_cast<int64_t>(first_stage) * stage_cols + q * 4;
+#pragma unroll
+                for (int i = 0; i < 4; ++i) v[k][i] = 0;
+                if (q >= quads || col >= a.cols) continue;
+                load_quad(a, row, col, v[k]);
+                if (a.norm_gain)
+#pragma unroll
+                    for (int i = 0; i < 4; ++i)
+                        if (col + i < a.cols) v[k][i] = v[k][i] * factor * a.norm_gain[col + i];
+            }
+#pragma unroll
+            for (int k = 0; k < at_once; ++k) {
+                if (first + k * threads >= quads) break;  // of the whole block
+                const int q = first + k * threads + threadIdx.x;
+                const bool inside = q < quads;
+                const uint2 packed =
+                    make_uint2(two_halves<Codec::bf16>(v[k][0], v[k][1]), two_halves<Codec::bf16>(v[k][2], v[k][3]));
+                if (inside)
+                    *reinterpret_cast<uint2*>(to + (q / 8 * 32 + place_in_block(Codec::kind, false, q % 8 * 4)) * 2) =
+                        packed;
+                if (!keeps_sums || !a.has_offsets) continue;
+                float sum = sum_of_halves<Codec::bf16>(packed.x) + sum_of_halves<Codec::bf16>(packed.y);
+                if (scales == Scales::row) {
+                    row_sum += sum;
+                } else {
+#pragma unroll
+                    for (int i = 1; i < unit_cols / 4; i *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, i);
+                    if (inside && q % (unit_cols / 4) == 0) s.x_sums[n * units + q / (unit_cols / 4)] = sum;
+                }
+            }
+        }
+        if (keeps_sums && a.has_offsets && scales == Scales::row) {
+            row_sum = block_reduce(row_sum, reduce, 0.f, [](float v) { return warp_sum(v); });
+            if (threadIdx.x == 0) s.x_sums[n] = row_sum;
+        }
+    }
+
+    // A warp's sums of one tile: of codes times activations (Scales::none, row) or scaled.
+    struct Accumulator {
+        Sum sum[NT][chains][4];
+        float scaled[scales == Scales::stage || scales == Scales::block ? NT : 1][4];
+
+        __device__ void clear() {
+#pragma unroll
+            for (int n = 0; n < NT; ++n)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+#pragma unroll
+                    for (int j = 0; j < chains; ++j) sum[n][j][i] = 0;
+                    if (scales == Scales::stage || scales == Scales::block) scaled[n][i] = 0;
+                }
+        }
+        __device__ Sum take(int n, int i) {
+            Sum v = sum[n][0][i];
+            sum[n][0][i] = 0;
+            if (chains == 2) {
+                v += sum[n][chains - 1][i];
+                sum[n][chains - 1][i] = 0;
+            }
+            return v;
+        }
+        __device__ Sum total(int n, int i) {
+            if constexpr (scales == Scales::stage || scales == Scales::block)
+                return scaled[n][i];
+            else
+                return take(n, i);
+        }
+        // rows: where in x_sums, the sums of this group's activations, those of the lane's columns are.
+        __device__ void scale(const LinearArguments& a, const GroupParameters& p, const float* x_sums,
+                              const int (&rows)[NT][2]) {
+            if constexpr (scales == Scales::stage || scales == Scales::block) {
+                float offset[2];
+#pragma unroll
+                for (int i = 0; i < 2; ++i) offset[i] = a.is_minimum ? p.offset[i] : -p.offset[i] * p.scale[i];
+#pragma unroll
+                for (int n = 0; n < NT; ++n)
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) {
+                        scaled[n][i] = __fmaf_rn(take(n, i), p.scale[i / 2] * (1 / Codec::unit), scaled[n][i]);
+                        if (a.has_offsets)
+                            scaled[n][i] = __fmaf_rn(offset[i / 2], x_sums[rows[n][i % 2]], scaled[n][i]);
+                    }
+            }
+        }
+    };
+
+    // x: the stage's activations, of the lane's part of a block; rows: where the rows of its columns begin.
+    __device__ static void multiply(const uint8_t* x, const int (&rows)[NT], const StageLoad& w, int block,
+                                    Accumulator& acc) {
+        x += block * 32 * element;
+        if constexpr (Integer) {
+            uint32_t operand[4];
+            Codec::bytes(w, block, operand);
+#pragma unroll
+            for (int n = 0; n < NT; ++n) {
+                const uint2 b = *reinterpret_cast<const uint2*>(x + rows[n]);
+                mma_int8<Codec::is_signed>(acc.sum[n][0], operand, b.x, b.y);
+            }
+        } else {
+            uint32_t operand[2][4];
+            Codec::expand(w, block, operand);
+#pragma unroll
+            for (int n = 0; n < NT; ++n) {
+                const uint4 b = *reinterpret_cast<const uint4*>(x + rows[n]);
+                if (Codec::bf16) {
+                    mma_bf16(acc.sum[n][0], operand[0], b.x, b.y);
+                    mma_bf16(acc.sum[n][chains - 1], operand[1], b.z, b.w);
+                } else {
+                    mma_f16(acc.sum[n][0], operand[0], b.x, b.y);
+                    mma_f16(acc.sum[n][chains - 1], operand[1], b.z, b.w);
+                }
+            }
+        }
+    }
+
+    // The scale and offset of a row that has one of each.
+    __device__ static float2 row_parameters(const LinearArguments& a, int64_t r) {
+        const uint8_t* at = a.tiles + r / 16 * a.tile_bytes + a.parameters_at;
+        const int64_t pair = r % 8 * 2 + r % 16 / 8;
+        if (a.half_parameters) return __half22float2(reinterpret_cast<const __half2*>(at)[pair]);
+        return reinterpret_cast<const float2*>(at)[pair];
+    }
+
+    __device__ static void finish(const LinearArguments& a, int64_t row, int64_t r, Sum sum) {
+        if (r >= a.weight_rows) return;
+        float y;
+        if constexpr (Integer) {  // each operation rounded once, in this order, on every device
+            const float2 p = row_parameters(a, r);
+            const RowScale x = a.row_scales[row];
+            if (a.is_minimum) {
+                const float product = __fmul_rn(__fmul_rn(__int2float_rn(sum), x.scale), p.x);
+                y = __fadd_rn(product, __fmul_rn(__fmul_rn(__int2float_rn(x.sum), x.scale), p.y));
+            } else {
+                sum -= static_cast<int>(p.y) * x.sum;
+                y = __fmul_rn(__fmul_rn(__int2float_rn(sum), x.scale), p.x);
+            }
+        } else {
+            y = sum;
+            if (a.row_scales) y = y * a.row_scales[row].scale;
+        }
+        if (a.bias) y = __fadd_rn(y, a.bias[r]);
+        if (a.add) y = __fadd_rn(y, a.add[row * a.add_stride + r]);
+        a.out[row * a.out_stride + r] = y;
+    }
+
+    __device__ static void run(const StepView& step, const LinearArguments& a) {
+        extern __shared__ uint4 memory[];
+        __shared__ int first_tile[warps], last_tile[warps];
+        __shared__ bool arrived_last;
+        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+        const int part = blockIdx.x % a.parts, group = blockIdx.x / a.parts;
+        const int64_t tile0 = static_cast<int64_t>(group) * a.tile_count / a.groups;
+        const int tiles = static_cast<int>(static_cast<int64_t>(group + 1) * a.tile_count / a.groups - tile0);
+        const int stage0 = static_cast<int>(static_cast<int64_t>(part) * a.stages / a.parts);
+        const int stages = static_cast<int>(static_cast<int64_t>(part + 1) * a.stages / a.parts) - stage0;
+        const int64_t all = static_cast<int64_t>(tiles) * stages;
+        const int64_t begin = all * warp / warps, end = all * (warp + 1) / warps;
+        const int first_row = blockIdx.y * a.x_rows, count = min(a.x_rows, step.rows(a.outputs) - first_row);
+
+        Shared s;
+        s.x = reinterpret_cast<uint8_t*>(memory);
+        s.x_sums = reinterpret_cast<float*>(s.x + static_cast<int64_t>(a.x_rows) * a.x_pitch);
+        s.slots = reinterpret_cast<Sum*>(s.x_sums + a.x_sums);
+        if (lane == 0) {
+            first_tile[warp] = begin < end ? static_cast<int>(begin / stages) : 1;
+            last_tile[warp] = begin < end ? static_cast<int>((end - 1) / stages) : 0;
+        }
+
+        // Weights never change: the first of them are on their way while the previous kernel ends.
+        struct Cursor {
+            const uint8_t* tile;
+            int stage;
+        };
+        Cursor next = {a.tiles + (tile0 + (stages ? begin / stages : 0)) * a.tile_bytes,
+                       stages ? static_cast<int>(begin % stages) : 0};
+        StageLoad loads[depth];
+        uint4 parameters[depth][scales == Scales::block ? Codec::blocks : 1];
+        auto load = [&](int slot) {
+            loads[slot] = load_stage(next.tile + static_cast<int64_t>(stage0 + next.stage) * 1024 + lane * 16);
+            if constexpr (scales == Scales::stage)
+                parameters[slot][0] = load_parameters(next.tile + a.parameters_at, a.half_parameters,
+                                                      (stage0 + next.stage) * Codec::blocks / a.group_blocks, g);
+            if constexpr (scales == Scales::block)
+#pragma unroll
+                for (int b = 0; b < Codec::blocks; ++b)
+                    parameters[slot][b] = load_parameters(
+                        next.tile + a.parameters_at, a.half_parameters,
+                        min(((stage0 + next.stage) * Codec::blocks + b) / a.group_blocks, a.last_group), g);
+            if (++next.stage == stages) {
+                next.stage = 0;
+                next.tile += a.tile_bytes;
+            }
+        };
+#pragma unroll
+        for (int i = 0; i < depth; ++i)
+            if (begin + i < end) load(i);
+        wait_for_previous();
+        if (count <= 0) return;
+        load_x(a, s, first_row, count, stage0, stages);
+        __syncthreads();
+        allow_next();
+
+        Accumulator acc;
+        acc.clear();
+        const int units = stages * stage_cols / unit_cols;
+        int stage = stages ? static_cast<int>(begin % stages) : 0, segment = 0;
+        int x_rows[NT], sum_rows[NT][2];
+#pragma unroll
+        for (int n = 0; n < NT; ++n) {
+            x_rows[n] = min(8 * n + g, a.x_rows - 1) * a.x_pitch;
+#pragma unroll
+            for (int i = 0; i < 2; ++i) sum_rows[n][i] = min(8 * n + 2 * t + i, a.x_rows - 1) * units;
+        }
+        Sum* my_slots = s.slots + static_cast<int64_t>(warp) * a.segments * NT * 4 * 32;
+        for (int64_t i = begin; i < end; i += depth) {
+#pragma unroll
+            for (int slot = 0; slot < depth; ++slot) {
+                if (i + slot >= end) break;
+#pragma unroll
+                for (int b = 0; b < Codec::blocks; ++b) {
+                    multiply(s.x + (stage * stage_cols + t * 8) * element, x_rows, loads[slot], b, acc);
+                    if (scales == Scales::block)
+                        acc.scale(
+                            a, group_parameters(parameters[slot][scales == Scales::block ? b : 0], a.half_parameters),
+                            s.x_sums + stage * Codec::blocks + b, sum_rows);
+                }
+                if (scales == Scales::stage)
+                    acc.scale(a, group_parameters(parameters[slot][0], a.half_parameters), s.x_sums + stage, sum_rows);
+                if (i + slot + depth < end) load(slot);
+                if (++stage == stages || i + slot + 1 == end) {
+                    stage = 0;
+#pragma unroll
+                    for (int n = 0; n < NT; ++n)
+#pragma unroll
+                        for (int j = 0; j < 4; ++j)
+                            my_slots[((segment * NT + n) * 4 + j) * 32 + lane] = acc.total(n, j);
+                    acc.clear();
+                    ++segment;
+                }
+            }
+        }
+        __syncthreads();
+
+        Sum* partial = reinterpret_cast<Sum*>(a.partial) +
+                       (static_cast<int64_t>(blockIdx.y) * a.groups + group) * a.parts * a.group_tiles * 16 * a.x_rows;
+        const int64_t part_size = static_cast<int64_t>(a.group_tiles) * 16 * a.x_rows;
+        const int items = tiles * 16 * count;
+        for (int e = threadIdx.x; e < items; e += threads) {
+            const int r = e % 16, n = e / 16 % count, tile = e / 16 / count;
+            const int from = r % 8 * 4 + n % 8 / 2, value = n / 8 * 4 + r / 8 * 2 + n % 2;
+            Sum sum = 0;
+            for (int w = 0; w < warps; ++w)
+                if (tile >= first_tile[w] && tile <= last_tile[w])
+                    sum += s.slots[((w * a.segments + tile - first_tile[w]) * NT * 4 + value) * 32 + from];
+            const int64_t weight_row = (tile0 + tile) * 16 + r;
+            if constexpr (!Integer && scales == Scales::row) {
+                const float2 p = row_parameters(a, weight_row);
+                sum = sum * (p.x * (1 / Codec::unit));
+                if (a.has_offsets) sum = __fmaf_rn(a.is_minimum ? p.y : -p.y * p.x, s.x_sums[n], sum);
+            }
+            if (a.parts == 1)
+                finish(a, first_row + n, weight_row, sum);
+            else
+                partial[part * part_size + e] = sum;
+        }
+        if (a.parts == 1) return;
+
+        __threadfence();
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            uint32_t* arrived = a.arrived + blockIdx.y * a.groups + group;
+            arrived_last = atomicAdd(arrived, 1) == static_cast<uint32_t>(a.parts - 1);
+            if (arrived_last) *arrived = 0;
+        }
+        __syncthreads();
+        if (!arrived_last) return;
+        __threadfence();
+        for (int e = threadIdx.x; e < items; e += threads) {
+            Sum sum = 0;
+            for (int p = 0; p < a.parts; ++p) sum += __ldcg(partial + p * part_size + e);
+            finish(a, first_row + e / 16 % count, (tile0 + e / 16 / count) * 16 + e % 16, sum);
+        }
+    }
+};
+
+template <class Codec, bool Integer, Scales scales, int NT>
+__global__ void __launch_bounds__(threads) linear_rows(StepView step, LinearArguments a) {
+    Kernel<Codec, Integer, scales, NT>::run(step, a);
+}
+
+template <class Codec, bool Integer, Scales scales>
+LinearKernel choose_rows(int tiles_of_8) {
+    return tiles_of_8 == 1   ? linear_rows<Codec, Integer, scales, 1>
+           : tiles_of_8 == 2 ? linear_rows<Codec, Integer, scales, 2>
+                             : linear_rows<Codec, Integer, scales, 4>;
+}
+template <class Codec>
+LinearKernel choose_scales(int tiles_of_8, int scales) {
+    return scales == 1   ? choose_rows<Codec, false, Scales::row>(tiles_of_8)
+           : scales == 2 ? choose_rows<Codec, false, Scales::stage>(tiles_of_8)
+                         : choose_rows<Codec, false, Scales::block>(tiles_of_8);
+}
+
+}  // namespace rows
+}  // namespace cuda
+}  // namespace quant

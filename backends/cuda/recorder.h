@@ -1,0 +1,105 @@
+// What an emit function needs to launch kernels into the plan that is being captured.
+#pragma once
+#include <cuda_runtime.h>
+
+#include <utility>
+
+#include "backends/cuda/device_step.h"
+#include "core/backend.h"
+
+namespace quant {
+namespace cuda {
+
+struct CudaBuffer : Buffer {
+    uint8_t* data = nullptr;
+};
+inline uint8_t* device_pointer(const Slice& s) {
+    return static_cast<CudaBuffer*>(s.buffer)->data + s.offset;
+}
+inline float* f32_pointer(const Operand& o) {
+    return reinterpret_cast<float*>(device_pointer(o.data));
+}
+inline RowScale* row_scales(const Operand& o) {
+    return reinterpret_cast<RowScale*>(device_pointer(o.data) + o.row_scales);
+}
+inline const float* bias_of(const Weight& w) {
+    return w.bias.buffer ? reinterpret_cast<const float*>(device_pointer(w.bias)) : nullptr;
+}
+
+struct DeviceTraits {
+    int index = 0;
+    int multiprocessors = 0;
+    int architecture = 0;            // 90 = compute capability 9.0
+    size_t shared_memory = 0;        // most that one block can have
+    bool overlapped_launch = false;  // programmatic dependent launch
+};
+
+// Throws Error(QUANT_ERR_DEVICE) or std::bad_alloc if `error` is one.
+void check(cudaError_t error, const char* what);
+
+}  // namespace cuda
+
+// Emit functions run twice: first to learn how much workspace the plan needs, then to launch.
+class Recorder {
+  public:
+    Recorder(const cuda::DeviceTraits& traits, cudaStream_t stream, const int32_t* step, uint32_t* counters,
+             int max_rows)
+        : traits(traits), step(step), max_rows(max_rows), zeroed_counters(counters), stream_(stream) {}
+
+    const cuda::DeviceTraits& traits;
+    const int32_t* const step;
+    const int max_rows;
+    // Zero whenever a kernel starts: the last block to count itself sets its counter back.
+    static constexpr int counters = 1 << 15;
+    uint32_t* const zeroed_counters;
+    // The rmsnorm whose result is this linear's input, if the linear is to compute it (fold.h).
+    const Bound* norm = nullptr;
+    cuda::StepView view() const { return {step, max_rows}; }
+
+    // Memory for this node alone; the next node's overwrites it.
+    uint8_t* workspace(size_t bytes) {
+        if (bytes > workspace_bytes_) workspace_bytes_ = bytes;
+        return workspace_;
+    }
+    size_t workspace_bytes() const { return workspace_bytes_; }
+    void begin_launching(uint8_t* workspace) {
+        workspace_ = workspace;
+        launching_ = true;
+    }
+    bool launching() const { return launching_; }
+
+    // Every kernel must wait for its predecessor (cuda::wait_for_previous) before it touches memory that changes.
+    template <class... Parameters, class... Arguments>
+    void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, Arguments&&... arguments) {
+        if (!launching_ || grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+        if (shared_bytes > (48u << 10))
+            cuda::check(
+                cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                     static_cast<int>(shared_bytes)),
+                "shared memory of a kernel");
+        cudaLaunchConfig_t config{};
+        config.gridDim = grid;
+        config.blockDim = block;
+        config.dynamicSmemBytes = shared_bytes;
+        config.stream = stream_;
+        cudaLaunchAttribute attribute{};
+        attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        attribute.val.programmaticStreamSerializationAllowed = 1;
+        config.attrs = &attribute;
+        config.numAttrs = traits.overlapped_launch && launched_ ? 1 : 0;
+        auto go = [&](Parameters... parameters) {
+            void* pointers[] = {&parameters...};
+            cuda::check(cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel), pointers), "launch");
+        };
+        go(std::forward<Arguments>(arguments)...);
+        launched_ = true;
+    }
+
+  private:
+    cudaStream_t stream_;
+    uint8_t* workspace_ = nullptr;
+    size_t workspace_bytes_ = 0;
+    bool launching_ = false, launched_ = false;
+};
+
+}  // namespace quant

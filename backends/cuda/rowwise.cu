@@ -1,0 +1,410 @@
+// Ops whose rows do not meet: embedding, norms, activations, quantization, rotary positions, the cache's write.
+#include <cfloat>
+
+#include "backends/cuda/device.cuh"
+#include "backends/cuda/emit.h"
+#include "core/backend.h"
+
+namespace quant {
+namespace cuda {
+namespace {
+
+constexpr int row_threads = 256;
+
+// ---- Tables -------------------------------------------------------------------------------------------------------
+
+// A planar matrix in layout_stored (see formats/format.h for the bytes).
+struct Table {
+    const uint8_t *codes, *scales, *zeros;
+    Format format;
+    int64_t rows, cols, row_bytes, groups;
+};
+
+__device__ inline float load_float(FloatType type, const uint8_t* array, int64_t index) {
+    if (type == FloatType::f32) return reinterpret_cast<const float*>(array)[index];
+    if (type == FloatType::f16) return __half2float(reinterpret_cast<const __half*>(array)[index]);
+    return __bfloat162float(reinterpret_cast<const __nv_bfloat16*>(array)[index]);
+}
+
+__device__ inline float decode(const Table& t, int64_t row, int64_t col) {
+    const Format& f = t.format;
+    const uint8_t* codes = t.codes + row * t.row_bytes;
+    if (f.element == Element::f32) return load_float(FloatType::f32, codes, col);
+    if (f.element == Element::f16) return load_float(FloatType::f16, codes, col);
+    if (f.element == Element::bf16) return load_float(FloatType::bf16, codes, col);
+    const int bits = f.element == Element::u4 ? 4 : f.element == Element::u5 ? 5 : f.element == Element::u6 ? 6 : 8;
+    const int64_t bit = col * bits;
+    const uint32_t low = codes[bit / 8], high = bit % 8 + bits > 8 ? codes[bit / 8 + 1] : 0;
+    const uint32_t code = ((low | high << 8) >> bit % 8) & ((1u << bits) - 1);
+    int64_t index = 0;
+    if (f.granularity == Granularity::channel) index = row;
+    if (f.granularity == Granularity::group) index = row * t.groups + col / f.group;
+    if (f.granularity == Granularity::block) index = row / f.group * t.groups + col / f.group;
+    const float scale = load_float(f.scale, t.scales, index);
+    const float q = f.element == Element::s8     ? static_cast<float>(static_cast<int8_t>(code))
+                    : f.element == Element::e4m3 ? e4m3_to_f32(static_cast<uint8_t>(code))
+                                                 : static_cast<float>(code);
+    if (f.zero == Zero::minimum) return q * scale + load_float(f.scale, t.zeros, index);
+    if (f.zero == Zero::integer) return (q - static_cast<float>(t.zeros[index])) * scale;
+    if (f.zero == Zero::constant) return (q - static_cast<float>(f.zero_point)) * scale;
+    return q * scale;
+}
+
+__global__ void embed(StepView step, Table table, float* out, int64_t stride) {
+    allow_next();
+    wait_for_previous();
+    const int row = blockIdx.y;
+    if (row >= step.rows(false)) return;
+    int64_t token = step.token(row);
+    token = token < 0 ? 0 : token >= table.rows ? table.rows - 1 : token;
+    const int64_t col = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (col < table.cols) out[row * stride + col] = decode(table, token, col);
+}
+
+// ---- y = f(x), perhaps rounded to codes -----------------------------------------------------------------------------
+
+enum class Function { none, rmsnorm, silu_mul };
+
+struct RowArguments {
+    const float *in0, *in1, *gain;
+    int64_t in0_stride, in1_stride, cols;
+    float eps;
+    uint8_t* out;
+    int64_t out_stride;  // elements (f32) or bytes (codes)
+    RowScale* scales;
+    bool outputs;
+};
+
+// One block a row, whose values stay in registers if there are not too many.
+constexpr int kept_values = 12, most_threads = 1024;
+
+template <Function function, ValueType type>
+__global__ void __launch_bounds__(most_threads) row_function(StepView step, RowArguments a) {
+    __shared__ float floats[32];
+    __shared__ int ints[32];
+    allow_next();
+    const int row = blockIdx.x, threads = blockDim.x;
+    const bool idle = row >= step.rows(a.outputs);
+    wait_for_previous();
+    if (idle) return;
+    const float* x = a.in0 + row * a.in0_stride;
+    const float* up = a.in1 + row * a.in1_stride;
+
+    float v[kept_values];
+    const bool kept = a.cols <= int64_t{kept_values} * threads;
+    auto argument = [&](int64_t c) { return function == Function::silu_mul ? silu_times(x[c], up[c]) : x[c]; };
+    if (kept) {
+        if (function == Function::silu_mul) {
+            float u[kept_values];
+#pragma unroll
+            for (int i = 0; i < kept_values; ++i) {
+                const int c = threadIdx.x + i * threads;
+                v[i] = c < a.cols ? x[c] : 0;
+                u[i] = c < a.cols ? up[c] : 0;
+            }
+#pragma unroll
+            for (int i = 0; i < kept_values; ++i) v[i] = silu_times(v[i], u[i]);
+        } else {
+#pragma unroll
+            for (int i = 0; i < kept_values; ++i) {
+                const int c = threadIdx.x + i * threads;
+                v[i] = c < a.cols ? x[c] : 0;
+            }
+        }
+    }
+    // Calls f(column, value) for the thread's columns.
+    auto each = [&](auto f) {
+        if (kept) {
+#pragma unroll
+            for (int i = 0; i < kept_values; ++i) {
+                const int64_t c = threadIdx.x + i * threads;
+                if (c < a.cols) f(c, v[i]);
+            }
+        } else {
+            for (int64_t c = threadIdx.x; c < a.cols; c += threads) f(c, argument(c));
+        }
+    };
+
+    float factor = 1;
+    if (function == Function::rmsnorm) {
+        float sum = 0;
+        each([&](int64_t, float value) { sum = __fmaf_rn(value, value, sum); });
+        sum = block_reduce(sum, floats, 0.f, [](float s) { return warp_sum(s); });
+        factor = 1.f / sqrtf(sum / static_cast<float>(a.cols) + a.eps);
+    }
+    auto result = [&](int64_t c, float value) {
+        return function == Function::rmsnorm ? value * factor * a.gain[c] : value;
+    };
+    if (type == ValueType::f32) {
+        float* y = reinterpret_cast<float*>(a.out) + row * a.out_stride;
+        each([&](int64_t c, float value) { y[c] = result(c, value); });
+        return;
+    }
+    float largest = 0;
+    each([&](int64_t c, float value) { largest = fmaxf(largest, fabsf(result(c, value))); });  // NaN does not count
+    largest = block_reduce(largest, floats, 0.f, [](float m) { return warp_max(m); });
+    uint8_t* codes = a.out + row * a.out_stride;
+    int sum = 0;
+    float scale;
+    if (type == ValueType::s8) {
+        const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
+        scale = largest / 127.0f;
+        each([&](int64_t c, float value) {
+            const float rounded = rintf(result(c, value) * inverse);
+            const int code = isnan(rounded) ? 0 : static_cast<int>(fminf(fmaxf(rounded, -127.0f), 127.0f));
+            codes[c] = static_cast<uint8_t>(code);
+            sum += code;
+        });
+        sum = block_reduce(sum, ints, 0, [](int n) { return warp_sum(n); });
+    } else {
+        scale = fmaxf(largest / 448.0f, 1.0f / (448.0f * 512.0f));
+        each([&](int64_t c, float value) { codes[c] = f32_to_e4m3(result(c, value) / scale); });
+    }
+    for (int64_t c = a.cols + threadIdx.x; c < a.out_stride; c += threads) codes[c] = 0;
+    if (threadIdx.x == 0) a.scales[row] = {scale, sum};
+}
+
+// The same without a reduction: as many blocks as it takes.
+__global__ void silu_mul(StepView step, RowArguments a) {
+    allow_next();
+    wait_for_previous();
+    const int row = blockIdx.y;
+    const int64_t c = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (row >= step.rows(a.outputs) || c >= a.cols) return;
+    reinterpret_cast<float*>(a.out)[row * a.out_stride + c] =
+        silu_times(a.in0[row * a.in0_stride + c], a.in1[row * a.in1_stride + c]);
+}
+
+__global__ void add(StepView step, RowArguments a) {
+    allow_next();
+    wait_for_previous();
+    const int row = blockIdx.y;
+    const int64_t c = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (row >= step.rows(a.outputs) || c >= a.cols) return;
+    reinterpret_cast<float*>(a.out)[row * a.out_stride + c] =
+        a.in0[row * a.in0_stride + c] + a.in1[row * a.in1_stride + c];
+}
+
+__global__ void select_rows(StepView step, RowArguments a) {
+    allow_next();
+    wait_for_previous();
+    const int row = blockIdx.y;
+    const int64_t c = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (row >= step.rows(true) || c >= a.cols) return;
+    reinterpret_cast<float*>(a.out)[row * a.out_stride + c] = a.in0[step.output_row(row) * a.in0_stride + c];
+}
+
+// ---- Rotary positions and the cache
+// -----------------------------------------------------------------------------------
+
+__global__ void rope_angles(StepView step, const float* frequencies, float* out, int64_t stride, int half) {
+    allow_next();
+    wait_for_previous();
+    const int row = blockIdx.x, i = threadIdx.x;
+    if (row >= step.rows(false) || i >= half) return;
+    const float angle = static_cast<float>(step.position(row)) * frequencies[i];
+    double sine, cosine;
+    sincos(static_cast<double>(angle), &sine, &cosine);
+    out[row * stride + 2 * i] = static_cast<float>(cosine);
+    out[row * stride + 2 * i + 1] = static_cast<float>(sine);
+}
+
+// As in formats/float_types.h: a NaN keeps its sign and first bits.
+__device__ inline uint16_t f32_to_f16(float x) {
+    const uint32_t u = __float_as_uint(x), a = u & 0x7fffffff;
+    if (a > 0x7f800000u) return static_cast<uint16_t>(0x7e00 | (a >> 13 & 0x3ff) | (u >> 16 & 0x8000));
+    return __half_as_ushort(__float2half_rn(x));
+}
+
+struct RopeArguments {
+    const float *q, *k, *v, *angles;  // k, v: null if there is nothing to write into the cache
+    float* out;
+    int64_t q_stride, k_stride, v_stride, angles_stride, out_stride;
+    int heads, kv_heads, head_dim;
+    bool adjacent, turn_k;
+    int64_t layer_at, values_at;  // bytes, in a page
+};
+
+// One block a row; a thread turns pairs of q, then of k, and copies v.
+__global__ void rope(StepView step, RopeArguments a) {
+    allow_next();
+    wait_for_previous();
+    const int row = blockIdx.x, half = a.head_dim / 2;
+    if (row >= step.rows(false)) return;
+    const float* angles = a.angles + row * a.angles_stride;
+    uint16_t *keys = nullptr, *values = nullptr;
+    int at = 0;
+    if (a.k) {
+        const int position = step.position(row);
+        uint8_t* page = step.page(step.first_page(row) + position / page_positions) + a.layer_at;
+        at = position % page_positions;
+        keys = reinterpret_cast<uint16_t*>(page);
+        values = reinterpret_cast<uint16_t*>(page + a.values_at);
+    }
+    const int q_pairs = a.q ? a.heads * half : 0, k_pairs = a.k ? a.kv_heads * half : 0;
+    for (int n = blockIdx.y * blockDim.x + threadIdx.x; n < q_pairs + k_pairs; n += gridDim.y * blockDim.x) {
+        const bool is_q = n < q_pairs;
+        const int pair = is_q ? n : n - q_pairs, head = pair / half, i = pair % half;
+        const int first = a.adjacent ? 2 * i : i, second = a.adjacent ? 2 * i + 1 : i + half;
+        const float* x = (is_q ? a.q + row * a.q_stride : a.k + row * a.k_stride) + head * a.head_dim;
+        float left = x[first], right = x[second];
+        if (is_q || a.turn_k) {
+            const float cosine = angles[2 * i], sine = angles[2 * i + 1], l = left, r = right;
+            left = l * cosine - r * sine;
+            right = l * sine + r * cosine;
+        }
+        if (is_q) {
+            float* y = a.out + row * a.out_stride + head * a.head_dim;
+            y[first] = left;
+            y[second] = right;
+        } else {
+            uint16_t* y = keys + static_cast<int64_t>(head) * a.head_dim * page_positions + at;
+            y[first * page_positions] = f32_to_f16(left);
+            y[second * page_positions] = f32_to_f16(right);
+        }
+    }
+    if (!a.k) return;
+    for (int n = blockIdx.y * blockDim.x + threadIdx.x; n < a.kv_heads * a.head_dim; n += gridDim.y * blockDim.x) {
+        const int head = n / a.head_dim, i = n % a.head_dim;
+        values[(static_cast<int64_t>(head) * page_positions + at) * a.head_dim + i] =
+            f32_to_f16(a.v[row * a.v_stride + n]);
+    }
+}
+
+// ---- Host ---------------------------------------------------------------------------------------------------------
+
+dim3 elements(const Recorder& recorder, int64_t cols) {
+    return dim3(static_cast<unsigned>((cols + row_threads - 1) / row_threads),
+                static_cast<unsigned>(recorder.max_rows));
+}
+
+RowArguments row_arguments(const Bound& b) {
+    RowArguments a{};
+    a.in0 = f32_pointer(b.in[0]);
+    a.in0_stride = b.in[0].stride;
+    if (b.node.in[1] >= 0) {
+        a.in1 = f32_pointer(b.in[1]);
+        a.in1_stride = b.in[1].stride;
+    }
+    if (b.node.weight) a.gain = reinterpret_cast<const float*>(device_pointer(b.node.weight->data));
+    a.eps = b.node.eps;
+    a.cols = b.in[0].cols;
+    a.out = device_pointer(b.out.data);
+    a.out_stride = b.out.stride;
+    if (b.out.type != ValueType::f32) a.scales = row_scales(b.out);
+    a.outputs = b.out.rows == Rows::outputs;
+    return a;
+}
+
+template <Function function>
+void launch_row_function(Recorder& recorder, const Bound& b) {
+    const RowArguments a = row_arguments(b);
+    auto* kernel = b.out.type == ValueType::f32  ? row_function<function, ValueType::f32>
+                   : b.out.type == ValueType::s8 ? row_function<function, ValueType::s8>
+                                                 : row_function<function, ValueType::e4m3>;
+    const int64_t threads = (a.cols + 3) / 4;  // a few columns each
+    recorder.launch(kernel, dim3(recorder.max_rows),
+                    dim3(static_cast<unsigned>(threads > 1000 ? 1024 : (threads + 31) / 32 * 32)), 0, recorder.view(),
+                    a);
+}
+
+RopeArguments rope_arguments(const Bound& b) {
+    const Node& n = b.node;
+    RopeArguments a{};
+    a.heads = n.heads;
+    a.kv_heads = n.kv_heads;
+    a.head_dim = n.head_dim;
+    a.adjacent = n.adjacent_pairs;
+    CacheShape one_layer;
+    one_layer.kv_heads = n.kv_heads;
+    one_layer.head_dim = n.head_dim;
+    a.layer_at = static_cast<int64_t>(n.layer * one_layer.layer_bytes());
+    a.values_at = static_cast<int64_t>(one_layer.layer_bytes() / 2);
+    if (b.node.out >= 0) {
+        a.out = f32_pointer(b.out);
+        a.out_stride = b.out.stride;
+    }
+    return a;
+}
+
+void launch_rope(Recorder& recorder, const RopeArguments& a) {
+    const int pairs = ((a.q ? a.heads : 0) + (a.k ? a.kv_heads : 0)) * a.head_dim / 2;
+    const int parts = recorder.max_rows > 64 ? 1 : (pairs + 255) / 256;
+    recorder.launch(rope, dim3(recorder.max_rows, parts), dim3(256), 0, recorder.view(), a);
+}
+
+void set_operand(const Operand& o, const float*& pointer, int64_t& stride) {
+    pointer = f32_pointer(o);
+    stride = o.stride;
+}
+
+}  // namespace
+
+void emit_embed(Recorder& recorder, const Bound& b) {
+    const Weight& w = *b.node.weight;
+    const StoredOffsets at = stored_offsets(w.format, w.rows, w.cols);
+    const uint8_t* data = device_pointer(w.data);
+    Table t{data, data + at.scales, data + at.zeros, w.format, w.rows, w.cols, 0, 0};
+    t.row_bytes = static_cast<int64_t>(codes_row_bytes(w.format, w.cols));
+    t.groups = groups_per_row(w.format, w.cols);
+    recorder.launch(embed, elements(recorder, w.cols), dim3(row_threads), 0, recorder.view(), t, f32_pointer(b.out),
+                    b.out.stride);
+}
+
+void emit_rope_angles(Recorder& recorder, const Bound& b) {
+    const int half = static_cast<int>(b.out.cols / 2);
+    recorder.launch(rope_angles, dim3(recorder.max_rows), dim3((half + 31) / 32 * 32), 0, recorder.view(),
+                    reinterpret_cast<const float*>(device_pointer(b.node.weight->data)), f32_pointer(b.out),
+                    b.out.stride, half);
+}
+
+void emit_row_function(Recorder& recorder, const Bound& b) {
+    switch (b.node.op) {
+        case Op::rmsnorm:
+        case Op::rmsnorm_quantize:
+            return launch_row_function<Function::rmsnorm>(recorder, b);
+        case Op::silu_mul_quantize:
+            return launch_row_function<Function::silu_mul>(recorder, b);
+        case Op::silu_mul:
+            return recorder.launch(silu_mul, elements(recorder, b.out.cols), dim3(row_threads), 0, recorder.view(),
+                                   row_arguments(b));
+        default:
+            return launch_row_function<Function::none>(recorder, b);
+    }
+}
+
+void emit_add(Recorder& recorder, const Bound& b) {
+    recorder.launch(add, elements(recorder, b.out.cols), dim3(row_threads), 0, recorder.view(), row_arguments(b));
+}
+
+void emit_select_rows(Recorder& recorder, const Bound& b) {
+    recorder.launch(select_rows, elements(recorder, b.out.cols), dim3(row_threads), 0, recorder.view(),
+                    row_arguments(b));
+}
+
+void emit_rope(Recorder& recorder, const Bound& b) {
+    RopeArguments a = rope_arguments(b);
+    set_operand(b.in[0], a.q, a.q_stride);
+    set_operand(b.in[1], a.angles, a.angles_stride);
+    launch_rope(recorder, a);
+}
+
+void emit_cache_write(Recorder& recorder, const Bound& b) {
+    RopeArguments a = rope_arguments(b);
+    set_operand(b.in[0], a.k, a.k_stride);
+    set_operand(b.in[1], a.v, a.v_stride);
+    launch_rope(recorder, a);
+}
+
+void emit_rope_cache_write(Recorder& recorder, const Bound& b) {
+    RopeArguments a = rope_arguments(b);
+    a.turn_k = true;
+    set_operand(b.in[0], a.q, a.q_stride);
+    set_operand(b.in[1], a.k, a.k_stride);
+    set_operand(b.in[2], a.v, a.v_stride);
+    set_operand(b.in[3], a.angles, a.angles_stride);
+    launch_rope(recorder, a);
+}
+
+}  // namespace cuda
+}  // namespace quant
