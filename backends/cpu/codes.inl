@@ -65,14 +65,17 @@ QUANT_INLINE Bytes load_step(const uint8_t* block) {
 }
 
 // The vectors that `dot` takes.
+template <int Bits, int S>
+QUANT_INLINE Bytes load_dot_step(const uint8_t* block) {
+    if constexpr (Bits == 8)
+        return Simd::load_bytes(block + S * step_bytes);
+    else
+        return load_step<Bits, S>(block);
+}
 template <int Bits>
 QUANT_INLINE void load_block(const uint8_t* block, Bytes (&codes)[steps_per_block]) {
-    unrolled<steps_per_block>([&](auto s) QUANT_INLINE_LAMBDA {
-        if constexpr (Bits == 8)
-            codes[s] = Simd::load_bytes(block + s * step_bytes);
-        else
-            codes[s] = load_step<Bits, decltype(s)::value>(block);
-    });
+    unrolled<steps_per_block>([&](auto s)
+                                  QUANT_INLINE_LAMBDA { codes[s] = load_dot_step<Bits, decltype(s)::value>(block); });
 }
 
 // ---- Headers -----------------------------------------------------------------------------------------------------

@@ -70,6 +70,7 @@ void append_reference_kernels(std::vector<Kernel>& table);
 void append_baseline_kernels(std::vector<Kernel>& table, bool exact);
 #if defined(__x86_64__) || defined(_M_X64)
 void append_avx2_kernels(std::vector<Kernel>& table, bool exact);
+void append_avxvnni_kernels(std::vector<Kernel>& table, bool exact);
 void append_avx512_kernels(std::vector<Kernel>& table, bool exact);  // AVX-512 F BW VL DQ VNNI
 #endif
 // 32-bit: with VFPv4. dotprod and i8mm exist on 64-bit ARM only.

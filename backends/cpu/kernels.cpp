@@ -148,12 +148,12 @@ void emit_linear(const CpuKernels& k, Recorder& recorder, const Bound& b, const 
 template <const CpuKernels& K>
 void emit_linear_int8(Recorder& recorder, const Bound& b) {
     const TileShape shape = tile_shape(b.node.weight->format, b.node.weight->cols, K.lanes);
-    emit_linear(
-        K, recorder, b, K.linear_int8, static_cast<size_t>(shape.blocks) * int8_block_bytes, false,
-        [](const Bound& bound, const TileShape& t, int first, int rows, uint8_t* to) {
-            const Operand& x = bound.in[0];
-            K.prepare_int8({f32_row(x, 0), x.stride, x.cols, t.blocks, t.zero, t.group_halves}, first, rows, to);
-        });
+    emit_linear(K, recorder, b, K.linear_int8, static_cast<size_t>(shape.blocks) * int8_block_bytes, false,
+                [](const Bound& bound, const TileShape& t, int first, int rows, uint8_t* to) {
+                    const Operand& x = bound.in[0];
+                    K.prepare_int8({f32_row(x, 0), x.stride, x.cols, t.blocks, K.code_bias(t), t.group_halves}, first,
+                                   rows, to);
+                });
 }
 
 template <const CpuKernels& K>
@@ -366,9 +366,7 @@ void emit_attention(Recorder& recorder, const Bound& b) {
 
 // name: of the instruction set, a string literal.
 #define QUANT_KERNEL_TABLE(name, K)                                                                       \
-    {name " a8w8 linear", Op::linear, K.layout, accepts_linear_s8, emit_linear_s8<K>},                    \
-        {name " a8w8 linear_add", Op::linear_add, K.layout, accepts_linear_s8, emit_linear_s8<K>},        \
-        {name " float linear", Op::linear, K.layout, accepts_linear_float, emit_linear_float<K>},         \
+    {name " float linear", Op::linear, K.layout, accepts_linear_float, emit_linear_float<K>},             \
         {name " float linear_add", Op::linear_add, K.layout, accepts_linear_float, emit_linear_float<K>}, \
         {name " rmsnorm", Op::rmsnorm, nullptr, accepts_any, emit_rmsnorm<K>},                            \
         {name " rmsnorm_quantize", Op::rmsnorm_quantize, nullptr, accepts_quantized, emit_rmsnorm<K>},    \
@@ -380,6 +378,9 @@ void emit_attention(Recorder& recorder, const Bound& b) {
         {name " cache_write", Op::cache_write, nullptr, accepts_any, emit_cache_write<K>},                \
         {name " rope_cache_write", Op::rope_cache_write, nullptr, accepts_any, emit_rope_cache_write<K>}, \
         {name " attention", Op::attention, nullptr, accepts_heads, emit_attention<K>},
+#define QUANT_S8_KERNELS(name, K)                                                      \
+    {name " a8w8 linear", Op::linear, K.layout, accepts_linear_s8, emit_linear_s8<K>}, \
+        {name " a8w8 linear_add", Op::linear_add, K.layout, accepts_linear_s8, emit_linear_s8<K>},
 #define QUANT_INT8_KERNELS(name, K)                                                                  \
     {name " int8 linear", Op::linear, K.layout, accepts_linear_int8, emit_linear_int8<K>, "s8:g32"}, \
         {name " int8 linear_add", Op::linear_add, K.layout, accepts_linear_int8, emit_linear_int8<K>, "s8:g32"},
@@ -393,18 +394,23 @@ void append(std::vector<Kernel>& table, const Kernel (&kernels)[N]) {
 
 void append_baseline_kernels(std::vector<Kernel>& table, bool exact) {
     if (!exact) append(table, {QUANT_INT8_KERNELS("baseline", kernels_baseline)});
-    append(table, {QUANT_KERNEL_TABLE("baseline", kernels_baseline)});
+    append(table, {QUANT_S8_KERNELS("baseline", kernels_baseline) QUANT_KERNEL_TABLE("baseline", kernels_baseline)});
 }
 
 #if defined(__x86_64__) || defined(_M_X64)
 void append_avx2_kernels(std::vector<Kernel>& table, bool exact) {
     if (!exact) append(table, {QUANT_INT8_KERNELS("avx2", kernels_avx2)});
-    append(table, {QUANT_KERNEL_TABLE("avx2", kernels_avx2)});
+    append(table, {QUANT_S8_KERNELS("avx2", kernels_avx2) QUANT_KERNEL_TABLE("avx2", kernels_avx2)});
+}
+
+void append_avxvnni_kernels(std::vector<Kernel>& table, bool exact) {
+    if (!exact) append(table, {QUANT_INT8_KERNELS("avxvnni", kernels_avxvnni)});
+    append(table, {QUANT_S8_KERNELS("avxvnni", kernels_avxvnni) QUANT_KERNEL_TABLE("avx2", kernels_avx2)});
 }
 
 void append_avx512_kernels(std::vector<Kernel>& table, bool exact) {
     if (!exact) append(table, {QUANT_INT8_KERNELS("avx512", kernels_avx512)});
-    append(table, {QUANT_KERNEL_TABLE("avx512", kernels_avx512)});
+    append(table, {QUANT_S8_KERNELS("avx512", kernels_avx512) QUANT_KERNEL_TABLE("avx512", kernels_avx512)});
 }
 #endif
 

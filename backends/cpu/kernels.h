@@ -91,6 +91,8 @@ struct CpuKernels {
     int weight_tiles;  // tiles of a weight multiplied together
     bool direct_rows;  // linear_float takes one row of float activations as it is, not prepared
 
+    int (*code_bias)(const TileShape& shape);  // that is in the codes of linear_int8's products
+
     // Linears. A first phase prepares the activations tile by tile, a second multiplies them with runs of weight tiles.
     void (*prepare_int8)(const Int8Activations& from, int first_row, int rows, uint8_t* to);
     void (*prepare_s8)(const uint8_t* codes, int64_t stride, int blocks, int first_row, int rows, uint8_t* to);
@@ -118,6 +120,7 @@ struct CpuKernels {
 extern const CpuKernels kernels_baseline;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const CpuKernels kernels_avx2, kernels_avx512;
+extern const CpuKernels kernels_avxvnni;  // integer linears only, over the layout of kernels_avx2
 #endif
 #if defined(QUANT_ARM)
 extern const CpuKernels kernels_neon;

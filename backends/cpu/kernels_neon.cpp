@@ -17,6 +17,7 @@ namespace {
 // products, two that add; for 4-bit ones 2.25.
 struct Simd : Neon {
     static constexpr bool fused_dot = false, lane_dot = false, matrix_dot = false;
+    static constexpr int bias_8_bits = 0;
     template <int Bits>
     static constexpr int steps_in_16_bits = Bits == 4   ? 8
                                             : Bits == 5 ? 4

@@ -16,6 +16,7 @@ namespace {
 // a register.
 struct Simd : Neon {
     static constexpr bool fused_dot = true, lane_dot = true, matrix_dot = false;
+    static constexpr int bias_8_bits = 0;
     QUANT_INLINE static int8x16_t load_activations(const uint8_t* p) { return vreinterpretq_s8_u8(vld1q_u8(p)); }
     template <int Lane>
     QUANT_INLINE static Int dot(Int sum, Bytes codes, int8x16_t activations) {

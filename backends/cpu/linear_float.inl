@@ -103,6 +103,7 @@ Float multiply_row_float(const TileShape& t, const uint8_t* tile, const float* x
     Float y = Simd::set(0);
     for (int64_t left = t.cols; left > 0; left -= block_cols, x += block_cols) {
         const uint8_t* block = reader.next();
+        prefetch_ahead(block, t.block_bytes);
         const float* a = x;
         float last[block_cols] = {};
         if (left < block_cols) {

@@ -99,31 +99,45 @@ QUANT_INLINE void unpair_sums(Int (&sum)[T][C]) {
 // The matrix product: codes(t, s) is 8 columns of rows 0 to 3 for an even s, of rows 4 to 7 for the odd s after it.
 template <int T, int C, int Steps, class Codes, class V = Simd>
 QUANT_INLINE void accumulate_matrix(Int (&sum)[T][C], Codes codes, const uint8_t* x) {
-    QUANT_UNROLL
-    for (int s = 0; s < Steps; s += 2) {
+    unrolled<Steps / 2>([&](auto p) QUANT_INLINE_LAMBDA {
+        constexpr Constant<2 * decltype(p)::value> s{};
+        constexpr Constant<s + 1> next{};
         QUANT_UNROLL
         for (int c = 0; c + 1 < C; c += 2) {
             const auto a = V::load_activations(x + block_cols * (c + s / 2 % 2) + s / 4 * 16);
             QUANT_UNROLL
             for (int t = 0; t < T; ++t) {
                 sum[t][c] = V::multiply_pair(sum[t][c], codes(t, s), a);
-                sum[t][c + 1] = V::multiply_pair(sum[t][c + 1], codes(t, s + 1), a);
+                sum[t][c + 1] = V::multiply_pair(sum[t][c + 1], codes(t, next), a);
             }
         }
-    }
+    });
     if constexpr (C % 2 == 1) {
         QUANT_UNROLL
         for (int t = 0; t < T; ++t) {
             Int low = Simd::set_int(0), high = Simd::set_int(0);
-            QUANT_UNROLL
-            for (int s = 0; s < Steps; s += 2) {
+            unrolled<Steps / 2>([&](auto p) QUANT_INLINE_LAMBDA {
+                constexpr Constant<2 * decltype(p)::value> s{};
+                constexpr Constant<s + 1> next{};
                 const auto a = V::broadcast8(x + block_cols * (C - 1) + 4 * s);
                 low = V::multiply_one(low, codes(t, s), a);
-                high = V::multiply_one(high, codes(t, s + 1), a);
-            }
+                high = V::multiply_one(high, codes(t, next), a);
+            });
             sum[t][C - 1] = Simd::add(sum[t][C - 1], V::add_halves(low, high));
         }
     }
+}
+
+// The codes as `dot` takes them: those of 8 bits with Simd::bias_8_bits added.
+template <int Bits, class V = Simd>
+QUANT_INLINE Bytes dot_codes(Bytes codes) {
+    if constexpr (Bits == 8 && V::bias_8_bits != 0)
+        return V::unsigned_codes(codes);
+    else
+        return codes;
+}
+int code_bias(const TileShape& t) {  // that is in the codes which `dot` sees
+    return t.zero + (element_bits(t.element) == 8 ? Simd::bias_8_bits : 0);
 }
 
 // sum[t][c] += products over Steps steps: codes(t, s) with the 4 activations at x + 32 c + 4 s; sums paired.
@@ -133,36 +147,30 @@ QUANT_INLINE void accumulate(Int (&sum)[T][C], Codes codes, const uint8_t* x) {
     if constexpr (Simd::matrix_dot && Bits == 8) {
         accumulate_matrix<T, C, Steps>(sum, codes, x);
     } else if constexpr (Simd::lane_dot) {
-        QUANT_UNROLL
-        for (int s = 0; s < Steps; s += 4) {
-            decltype(V::load_activations(x)) a[C];
+        decltype(V::load_activations(x)) a[C];
+        unrolled<Steps>([&](auto s) QUANT_INLINE_LAMBDA {
+            constexpr int lane = decltype(s)::value % 4;
             QUANT_UNROLL
-            for (int c = 0; c < C; ++c) a[c] = V::load_activations(x + block_cols * c + 4 * s);
-            unrolled<4>([&](auto lane) QUANT_INLINE_LAMBDA {
+            for (int c = 0; c < C; ++c) {
+                if (lane == 0) a[c] = V::load_activations(x + block_cols * c + 4 * s);
                 QUANT_UNROLL
-                for (int c = 0; c < C; ++c) {
-                    QUANT_UNROLL
-                    for (int t = 0; t < T; ++t)
-                        sum[t][c] = V::template dot<decltype(lane)::value>(sum[t][c], codes(t, s + lane), a[c]);
-                }
-            });
-        }
+                for (int t = 0; t < T; ++t) sum[t][c] = V::template dot<lane>(sum[t][c], codes(t, s), a[c]);
+            }
+        });
     } else if constexpr (Simd::fused_dot) {
-        QUANT_UNROLL
-        for (int s = 0; s < Steps; ++s) {
+        unrolled<Steps>([&](auto s) QUANT_INLINE_LAMBDA {
             QUANT_UNROLL
             for (int c = 0; c < C; ++c) {
                 const auto a = V::broadcast4(x + block_cols * c + 4 * s);
                 QUANT_UNROLL
-                for (int t = 0; t < T; ++t) sum[t][c] = V::dot(sum[t][c], codes(t, s), a);
+                for (int t = 0; t < T; ++t) sum[t][c] = V::dot(sum[t][c], dot_codes<Bits>(codes(t, s)), a);
             }
-        }
+        });
     } else {
         constexpr int together =
             V::template steps_in_16_bits<Bits> < Steps ? V::template steps_in_16_bits<Bits> : Steps;
         typename V::Products products[T][C];
-        QUANT_UNROLL
-        for (int s = 0; s < Steps; ++s) {
+        unrolled<Steps>([&](auto s) QUANT_INLINE_LAMBDA {
             QUANT_UNROLL
             for (int c = 0; c < C; ++c) {
                 const auto a = V::broadcast4(x + block_cols * c + 4 * s);
@@ -173,7 +181,7 @@ QUANT_INLINE void accumulate(Int (&sum)[T][C], Codes codes, const uint8_t* x) {
                     if (s % together == together - 1) sum[t][c] = V::add_pairs(sum[t][c], products[t][c]);
                 }
             }
-        }
+        });
     }
 }
 
@@ -217,52 +225,85 @@ QUANT_INLINE void prefetch_output(const LinearOutput& out, int first_row, int64_
             Simd::prefetch(out.out + (first_row + c) * out.out_stride + (first_tile + i) * lanes);
 }
 
-// ---- One row: straight from the packed tile ----------------------------------------------------------------------
+// ---- One row: straight from the packed tiles ---------------------------------------------------------------------
 
-template <int Bits, Groups G>
-QUANT_NOINLINE Float multiply_row(const TileShape& t, const uint8_t* tile, const uint8_t* x) {
-    Float y = Simd::set(0);
+// The processor's own prefetching ends with every page.
+constexpr size_t prefetch_distance = 1024;
+QUANT_INLINE void prefetch_ahead(const uint8_t* p, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += 64) Simd::prefetch(p + prefetch_distance + i);
+}
+
+// y[i]: of tile i of T, which lie one after the other and share the activations.
+template <int Bits, Groups G, int T>
+QUANT_NOINLINE void multiply_row(const TileShape& t, const uint8_t* tile, const uint8_t* x, Float* results) {
+    constexpr size_t block_bytes = Bits * step_bytes;
+    const size_t next_tile = t.tile_bytes;
+    Float y[T];
+    QUANT_UNROLL
+    for (int i = 0; i < T; ++i) y[i] = Simd::set(0);
     const bool offsets = has_offsets(t), zero_points = t.header == HeaderKind::integer;
     const uint8_t* panel = tile;
     for (int left = t.blocks; left > 0; panel += t.panel_bytes) {
         const uint8_t* block = panel + t.header_bytes;
+        for (int i = 0; i < T; ++i) prefetch_ahead(panel + i * next_tile, t.header_bytes);
         for (int g = 0; g < t.panel_groups && left > 0; ++g) {
-            GroupScale group = load_scale(t, panel, g);
             if constexpr (G == Groups::of_16) {
-                GroupScale second = load_scale(t, panel, ++g);
-                Bytes codes[steps_per_block];
-                load_block<Bits>(block, codes);
                 const Float scale = Simd::set(load_scalar(x + 32));
-                Int low[1][1] = {{Simd::set_int(load_scalar_int(x + 36))}};
-                Int high[1][1] = {{Simd::set_int(load_scalar_int(x + 40))}};
-                dot<Bits, 1, 1, 4>(
-                    low, [&](int, int s) QUANT_INLINE_LAMBDA { return codes[s]; }, x);
-                dot<Bits, 1, 1, 4>(
-                    high, [&](int, int s) QUANT_INLINE_LAMBDA { return codes[s + 4]; }, x + 16);
-                y = Simd::fma(Simd::mul(Simd::to_float(low[0][0]), scale), group.scale, y);
-                y = Simd::fma(Simd::mul(Simd::to_float(high[0][0]), scale), second.scale, y);
-                block += t.block_bytes, x += int8_block_bytes, --left;
-            } else {
-                Float sum = Simd::set(0), activations = Simd::set(0);
-                for (int b = 0; b < (G == Groups::of_32 ? 1 : t.group_halves / 2) && left > 0; ++b, --left) {
-                    Bytes codes[steps_per_block];
-                    load_block<Bits>(block, codes);
-                    Int integer[1][1] = {{Simd::set_int(load_scalar_int(x + 36))}};
-                    dot<Bits, 1, 1, 8>(
-                        integer, [&](int, int s) QUANT_INLINE_LAMBDA { return codes[s]; }, x);
-                    sum = Simd::fma(Simd::to_float(integer[0][0]), Simd::set(load_scalar(x + 32)), sum);
-                    activations = Simd::set(load_scalar(x + 44));
-                    block += t.block_bytes, x += int8_block_bytes;
+                QUANT_UNROLL
+                for (int h = 0; h < 2; ++h) {
+                    Int sum[T][1];
+                    QUANT_UNROLL
+                    for (int i = 0; i < T; ++i) sum[i][0] = Simd::set_int(load_scalar_int(x + 36 + 4 * h));
+                    dot<Bits, T, 1, 4>(
+                        sum,
+                        [&](int i, auto s) QUANT_INLINE_LAMBDA {
+                            const uint8_t* codes = block + i * next_tile;
+                            constexpr int step = decltype(s)::value;
+                            return h == 0 ? load_dot_step<Bits, step>(codes) : load_dot_step<Bits, step + 4>(codes);
+                        },
+                        x + 16 * h);
+                    QUANT_UNROLL
+                    for (int i = 0; i < T; ++i)
+                        y[i] = Simd::fma(Simd::mul(Simd::to_float(sum[i][0]), scale),
+                                         load_scale(t, panel + i * next_tile, g + h).scale, y[i]);
                 }
-                y = Simd::fma(sum, group.scale, y);
-                if (offsets) {
-                    if (zero_points) group.offset = Simd::mul(Simd::sub(Simd::set(0), group.offset), group.scale);
-                    y = Simd::fma(activations, group.offset, y);
+                for (int i = 0; i < T; ++i) prefetch_ahead(block + i * next_tile, block_bytes);
+                block += block_bytes, x += int8_block_bytes, --left, ++g;
+            } else {
+                Float sum[T], activations = Simd::set(0);
+                QUANT_UNROLL
+                for (int i = 0; i < T; ++i) sum[i] = Simd::set(0);
+                for (int b = 0; b < (G == Groups::of_32 ? 1 : t.group_halves / 2) && left > 0; ++b, --left) {
+                    Int integer[T][1];
+                    QUANT_UNROLL
+                    for (int i = 0; i < T; ++i) integer[i][0] = Simd::set_int(load_scalar_int(x + 36));
+                    dot<Bits, T, 1, 8>(
+                        integer,
+                        [&](int i, auto s) QUANT_INLINE_LAMBDA {
+                            return load_dot_step<Bits, decltype(s)::value>(block + i * next_tile);
+                        },
+                        x);
+                    const Float scale = Simd::set(load_scalar(x + 32));
+                    QUANT_UNROLL
+                    for (int i = 0; i < T; ++i) sum[i] = Simd::fma(Simd::to_float(integer[i][0]), scale, sum[i]);
+                    for (int i = 0; i < T; ++i) prefetch_ahead(block + i * next_tile, block_bytes);
+                    activations = Simd::set(load_scalar(x + 44));
+                    block += block_bytes, x += int8_block_bytes;
+                }
+                QUANT_UNROLL
+                for (int i = 0; i < T; ++i) {
+                    GroupScale group = load_scale(t, panel + i * next_tile, g);
+                    y[i] = Simd::fma(sum[i], group.scale, y[i]);
+                    if (offsets) {
+                        if (zero_points) group.offset = Simd::mul(Simd::sub(Simd::set(0), group.offset), group.scale);
+                        y[i] = Simd::fma(activations, group.offset, y[i]);
+                    }
                 }
             }
         }
     }
-    return y;
+    QUANT_UNROLL
+    for (int i = 0; i < T; ++i) results[i] = y[i];
 }
 
 // ---- Several rows: scales, and codes of fewer than 8 bits, expanded first ----------------------------------------
@@ -439,7 +480,8 @@ QUANT_INLINE auto with_count(int count, F f) {
 
 // What differs between weights: how their codes are read, and how sums are kept.
 struct Int8Functions {
-    Float (*multiply_row)(const TileShape&, const uint8_t* tile, const uint8_t* x);
+    using MultiplyRow = void (*)(const TileShape&, const uint8_t* tile, const uint8_t* x, Float* y);
+    MultiplyRow multiply_row, multiply_row_pair;  // with one tile, with two
     void (*expand)(const TileShape&, const uint8_t* tile, uint8_t* scratch, ExpandedTile* to);
     using Multiply = void (*)(const TileShape&, const ExpandedTile* tiles, const uint8_t* x, const LinearOutput&,
                               int first_row, int64_t first_tile);
@@ -449,11 +491,15 @@ struct Int8Functions {
 template <int Bits, Groups G>
 Int8Functions int8_functions_of() {
     // Codes of fewer bits may be taken as codes of more: the bound of their sums in 16 bits is only tighter.
-    [[maybe_unused]] constexpr int multiply_bits = Simd::fused_dot                                  ? 8
+    [[maybe_unused]] constexpr int multiply_bits = Simd::fused_dot && Simd::bias_8_bits == 0        ? 8
+                                                   : Simd::fused_dot                                ? Bits == 8 ? 8 : 6
                                                    : Bits == 5 || (Bits == 4 && G == Groups::of_16) ? 6
                                                                                                     : Bits;
-    Int8Functions f{nullptr, expand<Bits>, {}};
-    if constexpr (direct_rows) f.multiply_row = multiply_row<Bits, G>;
+    Int8Functions f{nullptr, nullptr, expand<Bits>, {}};
+    if constexpr (direct_rows) {
+        f.multiply_row = multiply_row<Bits, G, 1>;
+        f.multiply_row_pair = multiply_row<Bits, G, 2>;
+    }
     for (int count = 1; count <= row_tile; ++count)
         f.multiply[count - 1] = with_count(
             count, [](auto c) -> Int8Functions::Multiply { return multiply<multiply_bits, G, decltype(c)::value>; });
@@ -506,8 +552,13 @@ void linear_int8(const LinearWeights& weights, const LinearInput& in, const Line
     const int end = first_tile + tiles;
     const LinearOutput out = output_before(all, end);
     if (in.rows == 1 && direct_rows) {
-        for (int i = first_tile; i < end; ++i)
-            store_output(out, 0, i, functions.multiply_row(t, tile_or_last(weights, i, end), in.activations));
+        for (int i = first_tile; i < end; i += 2) {
+            Float y[2];
+            (i + 1 < end ? functions.multiply_row_pair : functions.multiply_row)(t, tile_or_last(weights, i, end),
+                                                                                 in.activations, y);
+            store_output(out, 0, i, y[0]);
+            if (i + 1 < end) store_output(out, 0, i + 1, y[1]);
+        }
         return;
     }
     const RowTiles rows = row_tiles(in.rows, row_tile);
@@ -539,7 +590,7 @@ QUANT_NOINLINE void multiply_s8(const TileShape& t, const uint8_t* const* tiles,
     QUANT_UNROLL
     for (int c = 0; c < C; ++c) {
         QUANT_UNROLL
-        for (int i = 0; i < T; ++i) sum[i][c] = Simd::set_int(-t.zero * rows[c].sum);
+        for (int i = 0; i < T; ++i) sum[i][c] = Simd::set_int(-code_bias(t) * rows[c].sum);
     }
     const uint8_t* codes[T];
     for (int i = 0; i < T; ++i) codes[i] = tiles[i] + t.header_bytes;

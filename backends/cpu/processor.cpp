@@ -138,6 +138,8 @@ Processor detect_processor() {
                                       {(one.c >> 12 & 1) != 0, "FMA"},
                                       {(one.c >> 29 & 1) != 0, "F16C"},
                                       {(saved & 0x6) == 0x6, "AVX enabled by the operating system"}});
+    const bool vnni = last >= 7 && seven.a >= 1 && (cpuid(7, 1).a >> 4 & 1) != 0;
+    p.lacks_avxvnni = first_missing(p.lacks_avx2, {{vnni, "AVX-VNNI"}});
     p.lacks_avx512 = first_missing(p.lacks_avx2, {{(seven.b >> 16 & 1) != 0, "AVX-512 F"},
                                                   {(seven.b >> 30 & 1) != 0, "AVX-512 BW"},
                                                   {(seven.b >> 31 & 1) != 0, "AVX-512 VL"},

@@ -1,11 +1,11 @@
-// The vector vocabulary of the kernels for AVX2, FMA and F16C. Included inside an unnamed namespace; simd_avx512.h
-// comments the operations.
+// The vector vocabulary of the kernels for AVX2, FMA and F16C; with QUANT_AVX_VNNI, for AVX-VNNI too. Included inside
+// an unnamed namespace; simd_avx512.h comments the operations.
 struct Simd {
     static constexpr int lanes = 8;
     using Float = __m256;
     using Int = __m256i;
     using Bytes = __m256i;
-    static constexpr int float_sums = 24;
+    static constexpr int float_sums = 8;
     QUANT_INLINE static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
     // ---- Float ---------------------------------------------------------------------------------------------------
@@ -124,11 +124,23 @@ struct Simd {
         return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(v, 24 - 8 * J), 24));
     }
 
+#ifdef QUANT_AVX_VNNI
+    // ---- Integer dot product: unsigned codes times int8, 4 products added to each lane ---------------------------
+    static constexpr bool fused_dot = true, lane_dot = false, matrix_dot = false;
+    static constexpr int bias_8_bits = 128;
+    QUANT_INLINE static Bytes unsigned_codes(Bytes codes) {
+        return _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
+    }
+    QUANT_INLINE static Int dot(Int sum, Bytes codes, Bytes activations) {
+        return _mm256_dpbusd_avx_epi32(sum, codes, activations);
+    }
+#else
     // ---- Integer dot product: through sums of two products in 16 bits --------------------------------------------
     // Largest sums, with activations of at most 127:
     //   4 bit  15 * 127 * 2 * 8 steps = 30480      6 bit  63 * 127 * 2 * 2 steps = 32004
     //   5 bit  31 * 127 * 2 * 4 steps = 31496      8 bit  128 * 127 * 2 * 1 step = 32512      (of 32767)
     static constexpr bool fused_dot = false, lane_dot = false, matrix_dot = false;
+    static constexpr int bias_8_bits = 0;
     using Products = Int;
     template <int Bits>
     static constexpr int steps_in_16_bits = Bits == 4   ? 8
@@ -148,6 +160,7 @@ struct Simd {
     QUANT_INLINE static Int add_pairs(Int sum, Int products) {
         return _mm256_add_epi32(sum, _mm256_madd_epi16(products, _mm256_set1_epi16(1)));
     }
+#endif
 
   private:
     QUANT_INLINE static Int mask(int n) {

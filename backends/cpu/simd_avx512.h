@@ -114,6 +114,7 @@ struct Simd {
 
     // ---- Integer dot product: unsigned codes times int8, 4 products added to each lane ---------------------------
     static constexpr bool fused_dot = true, lane_dot = false, matrix_dot = false;
+    static constexpr int bias_8_bits = 0;  // of 8-bit codes, where unsigned_codes makes signed ones unsigned for `dot`
     QUANT_INLINE static Int dot(Int sum, Bytes codes, Bytes activations) {
         return _mm512_dpbusd_epi32(sum, codes, activations);
     }

@@ -198,6 +198,7 @@ struct Simd {
         return {pair(p[0], p[2]), pair(p[1], p[3])};
     }
     static constexpr bool fused_dot = true, lane_dot = false, matrix_dot = false;
+    static constexpr int bias_8_bits = 0;
     QUANT_INLINE static Int dot(Int sum, Bytes codes, const Activations& a) {
         const Int16x16 both = same_bits<Int16x16>(codes);
         return sum + add_products(both << 8 >> 8, a.even) + add_products(both >> 8, a.odd);
