@@ -124,6 +124,7 @@ void probe_arithmetic([[maybe_unused]] const std::string& device, ThreadPool& th
     const ArithmeticLoops* loops = &arithmetic_baseline;
 #if defined(__x86_64__) || defined(_M_X64)
     if (device == "cpu:avx512") loops = &arithmetic_avx512;
+    if (device == "cpu:avxvnni") loops = &arithmetic_avxvnni;
     if (device == "cpu:avx2") loops = &arithmetic_avx2;
 #endif
 #if defined(QUANT_ARM_64)

@@ -28,7 +28,7 @@ struct ArithmeticLoops {
 };
 extern const ArithmeticLoops arithmetic_baseline;
 #if defined(__x86_64__) || defined(_M_X64)
-extern const ArithmeticLoops arithmetic_avx2, arithmetic_avx512;
+extern const ArithmeticLoops arithmetic_avx2, arithmetic_avxvnni, arithmetic_avx512;
 #endif
 #if defined(QUANT_ARM)
 extern const ArithmeticLoops arithmetic_neon;
