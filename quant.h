@@ -101,7 +101,8 @@ typedef int (*quant_progress_fn)(void* user, const char* stage, float done);
 
 typedef struct quant_model_options {
     size_t struct_size;
-    const char* device;         /* "cpu", "cpu:avx512", "cpu:avxvnni", "cpu:avx2", "cpu:baseline", "cpu:reference"; NULL = best */
+    const char*
+        device; /* "cpu", "cpu:avx512", "cpu:avxvnni", "cpu:avx2", "cpu:baseline", "cpu:reference"; NULL = best */
     int device_layers;          /* layers on the device, the rest on cpu; 0 = all */
     const char* scheme;         /* "a16w4:g128": quantize while loading; NULL = as stored */
     const char* head;           /* scheme of the output head alone; NULL = scheme */
