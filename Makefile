@@ -66,7 +66,7 @@ test:
 	@$(PACKAGES) build test
 	@$(call CONFIGURE,-DQUANT_BUILD_TESTS=ON -DQUANT_BUILD_EXAMPLES=ON '-DQUANT_TEST_FILTER=$(FILTER)')
 	@$(call COMPILE,all $(if $(filter shared,$(config)),,quant_tests))
-	cd $(BUILD) && ctest --output-on-failure $(CTEST_FLAGS)
+	cd $(BUILD) && ctest -j $(JOBS) --output-on-failure
 	@if [ -n "$$QUANT_TEST_DATA" ]; then echo "Ran all tests, with the reference data in $$QUANT_TEST_DATA."; \
 	else echo "Ran the tests that need nothing beyond this repository; QUANT_TEST_DATA=DIR adds those on large reference data."; fi
 
@@ -89,9 +89,12 @@ test-cuda-build:
 
 check: test consumers format-check
 
-# Every test instrumented, then the fuzzers.
+# Every test instrumented, then the fuzzers. CHECK_VULKAN=OFF leaves out the Vulkan device, whose driver's own leaks are
+# not looked for.
+CHECK_VULKAN ?= ON
 check-all: check
 	$(MAKE) config=sanitize test
+	$(if $(filter ON,$(CHECK_VULKAN)),ASAN_OPTIONS=detect_leaks=0 $(MAKE) config=sanitize test-vulkan)
 	$(MAKE) config=thread test
 	$(MAKE) config=shared test
 	$(MAKE) fuzz FUZZ_SECONDS=300

@@ -238,7 +238,7 @@ TEST_CASE("the same seed gives the same text", "[cli]") {
     CHECK(text("7") != text("8"));
 }
 
-TEST_CASE("perplexity scores every token after the BOS", "[cli]") {
+TEST_CASE("perplexity scores every token after the BOS", "[cli][slow]") {
     const json prompt = reference()["prompts"][0];
     TemporaryFile file(prompt["text"].get<std::string>());
     double nll = 0;

@@ -82,7 +82,7 @@ TEST_CASE("float logits equal the float64 network's", "[llama]") {
     }
 }
 
-TEST_CASE("what a smaller cache costs the embedded model", "[llama]") {
+TEST_CASE("what a smaller cache costs the embedded model", "[llama][slow]") {
     TestServices services;
     const char text[] =
         "Once upon a time there was a little fox who lived at the edge of a wide green wood. Every morning she ran to "
