@@ -251,9 +251,12 @@ std::string report_text(const Subject& s, const BenchOptions& options, bool comp
         text += format("         %8.1f GB/s, %5.1f%% of the bandwidth of %.1f  (%s per token)\n",
                        p.bytes_per_second() / 1e9, 100 * p.bytes_per_second() / r.bandwidth, r.bandwidth / 1e9,
                        bytes_text(p.bytes).c_str());
-        text += format("         %8.3f Top/s, %4.1f%% of the %s peak of %.3f  (%.3f billion operations per token)\n",
-                       p.operations_per_second() / 1e12, 100 * p.operations_per_second() / s.peak, s.peak_name(),
-                       s.peak / 1e12, p.operations / 1e9);
+        const std::string fraction =
+            s.peak > 0 ? format("%4.1f%% of the %s peak of %.3f", 100 * p.operations_per_second() / s.peak,
+                                s.peak_name(), s.peak / 1e12)
+                       : format("no %s peak is measured on this device", s.peak_name());
+        text += format("         %8.3f Top/s, %s  (%.3f billion operations per token)\n",
+                       p.operations_per_second() / 1e12, fraction.c_str(), p.operations / 1e9);
     };
     if (!s.speeds.prefill.empty()) phase("prefill", r.prefill, format("%d tokens x %d", options.prompt, options.batch));
     if (!s.speeds.decode.empty())
@@ -394,6 +397,8 @@ int bench(const BenchOptions& options) {
         }
         complete = true;
     } catch (const Interrupted&) {
+        for (Subject& s : subjects)
+            if (!s.peak_memory_bytes) s.peak_memory_bytes = peak_memory();
     }
     report(subjects, options, complete);
     return complete ? exit_done : exit_interrupted;
