@@ -264,18 +264,7 @@ quant_support quant_device_supports(const quant_runtime* rt, int device, const c
         require(scheme_parse(scheme, &s), "no such scheme");
         const DeviceServices services{&rt->services->threads, &rt->services->memory, false};
         const auto backend = create_backend(rt->services->devices()[device].name.c_str(), services);
-        Weight w;
-        w.format = s.weight;
-        w.activation = s.activation;
-        w.rows = w.cols = 256;
-        Node node;
-        node.op = Op::linear;
-        node.weight = &w;
-        const ValueType type = s.activation == Activation::s8     ? ValueType::s8
-                               : s.activation == Activation::e4m3 ? ValueType::e4m3
-                                                                  : ValueType::f32;
-        const Value in{type, Rows::step, 256, -1, 0}, result{ValueType::f32, Rows::step, 256, -1, 0};
-        const Kernel* k = find_kernel(*backend, Op::linear, node, &w, &in, &result);
+        const Kernel* k = find_linear(*backend, s.weight, s.activation, 256, 256);
         if (k) support = k->weights == &layout_stored ? QUANT_REFERENCE : QUANT_NATIVE;
     });
     return support;
@@ -341,19 +330,23 @@ quant_status quant_model_save(const quant_model* m, const char* path, quant_prog
     return guarded(err, [&] {
         require(m && path, "model or path is null");
         const Model& model = m->loaded->model;
-        save_checkpoint(model.checkpoint(), model.choice(), m->loaded->services->threads, path,
+        save_checkpoint(model.checkpoint(), model.choice(), nullptr, m->loaded->services->threads, path,
                         progress_callback(progress, user, "write"));
     });
 }
 
 quant_status quant_quantize_file(quant_runtime* rt, const char* in, const char* out, const char* scheme,
-                                 const char* head, quant_progress_fn progress, void* user, quant_error* err) {
+                                 const char* head, const char* pack, quant_progress_fn progress, void* user,
+                                 quant_error* err) {
     return guarded(err, [&] {
         require(in && out, "in or out is null");
         auto services = rt ? rt->services : make_services(nullptr);
         const WeightChoice choice = weight_choice(scheme, head);
+        std::unique_ptr<Backend> device;
+        if (pack) device = create_backend(pack, {&services->threads, &services->memory, false});
         const auto checkpoint = open_checkpoint(in, true);
-        save_checkpoint(*checkpoint, choice, services->threads, out, progress_callback(progress, user, "write"));
+        save_checkpoint(*checkpoint, choice, device.get(), services->threads, out,
+                        progress_callback(progress, user, "write"));
     });
 }
 
@@ -364,7 +357,8 @@ quant_status quant_shape_write(quant_runtime* rt, const char* shape, const char*
         auto services = rt ? rt->services : make_services(nullptr);
         const WeightChoice choice = weight_choice(scheme, nullptr);
         const auto checkpoint = random_checkpoint(shape);
-        save_checkpoint(*checkpoint, choice, services->threads, out, progress_callback(progress, user, "write"));
+        save_checkpoint(*checkpoint, choice, nullptr, services->threads, out,
+                        progress_callback(progress, user, "write"));
     });
 }
 

@@ -6,14 +6,27 @@
 
 #include "checkpoints/system_file.h"
 #include "formats/error.h"
+#include "formats/row_source.h"
 
 namespace quant {
+namespace {
+
+struct ArrayBytes {
+    size_t codes, scales, zeros;
+    explicit ArrayBytes(const TensorInfo& t)
+        : codes(t.layout ? layout_bytes(*t.layout, t.format, t.rows, t.cols) : codes_bytes(t.format, t.rows, t.cols)),
+          scales(t.layout ? 0 : scales_bytes(t.format, t.rows, t.cols)),
+          zeros(t.layout ? 0 : zeros_bytes(t.format, t.rows, t.cols)) {}
+};
+
+}  // namespace
 
 uint64_t Checkpoint::tensor_bytes() const {
     uint64_t total = 0;
-    for (const TensorInfo& t : tensors)
-        total += codes_bytes(t.format, t.rows, t.cols) + scales_bytes(t.format, t.rows, t.cols) +
-                 zeros_bytes(t.format, t.rows, t.cols);
+    for (const TensorInfo& t : tensors) {
+        const ArrayBytes bytes(t);
+        total += bytes.codes + bytes.scales + bytes.zeros;
+    }
     return total;
 }
 
@@ -43,8 +56,9 @@ WeightView Checkpoint::view(const TensorInfo& t, std::vector<uint8_t>& scratch) 
     w.rows = t.rows;
     w.cols = t.cols;
     w.head_rows = t.head_rows;
-    const size_t codes = codes_bytes(t.format, t.rows, t.cols), scales = scales_bytes(t.format, t.rows, t.cols),
-                 zeros = zeros_bytes(t.format, t.rows, t.cols);
+    w.layout = t.layout;
+    const ArrayBytes bytes(t);
+    const size_t codes = bytes.codes, scales = bytes.scales, zeros = bytes.zeros;
     if (file.mapping()) {
         w.codes = file.at(t.codes_at, codes, scratch);
         if (scales != 0) w.scales = file.at(t.scales_at, scales, scratch);
@@ -66,11 +80,24 @@ WeightView Checkpoint::view(const TensorInfo& t, std::vector<uint8_t>& scratch) 
     return w;
 }
 
+std::vector<float> Checkpoint::values(const TensorInfo& t) const {
+    std::vector<uint8_t> file_scratch;
+    RowSource source(view(t, file_scratch), Format{});
+    std::vector<uint8_t> scratch(source.scratch_bytes());
+    std::vector<float> out(static_cast<size_t>(t.rows) * static_cast<size_t>(t.cols));
+    const size_t row = static_cast<size_t>(t.cols);
+    for (int64_t r = 0; r < t.rows; ++r)
+        std::memcpy(out.data() + static_cast<size_t>(r) * row, source.row(r, scratch.data()).codes,
+                    row * sizeof(float));
+    return out;
+}
+
 void Checkpoint::release(const TensorInfo& t) const {
     const File& file = *files[t.file];
-    file.release(t.codes_at, codes_bytes(t.format, t.rows, t.cols));
-    file.release(t.scales_at, scales_bytes(t.format, t.rows, t.cols));
-    file.release(t.zeros_at, zeros_bytes(t.format, t.rows, t.cols));
+    const ArrayBytes bytes(t);
+    file.release(t.codes_at, bytes.codes);
+    file.release(t.scales_at, bytes.scales);
+    file.release(t.zeros_at, bytes.zeros);
 }
 
 std::unique_ptr<Checkpoint> open_checkpoint(const std::string& path, bool map) {

@@ -7,7 +7,7 @@
 
 #include "checkpoints/file.h"
 #include "checkpoints/metadata.h"
-#include "formats/format.h"
+#include "formats/layout.h"
 
 namespace quant {
 
@@ -19,6 +19,7 @@ struct TensorInfo {
     int64_t head_rows = 0;                               // see WeightView
     size_t file = 0;                                     // which of the checkpoint's files
     uint64_t codes_at = 0, scales_at = 0, zeros_at = 0;  // byte offsets there; sizes follow from the format
+    const Layout* layout = nullptr;                      // of the tiles at codes_at, if it is packed
 };
 
 class Checkpoint {
@@ -33,6 +34,7 @@ class Checkpoint {
 
     // The tensor's bytes; `scratch` holds them when the file is not mapped.
     WeightView view(const TensorInfo& t, std::vector<uint8_t>& scratch) const;
+    std::vector<float> values(const TensorInfo& t) const;  // [rows, cols], decoded
     bool mapped(const TensorInfo& t) const;
     void release(const TensorInfo& t) const;  // its mapped pages were consumed
     void index();                             // after `tensors` is filled; duplicate names are QUANT_ERR_CORRUPT

@@ -193,7 +193,7 @@ class TensorTable {
         for (size_t i = 0; i < raw_.size(); ++i)
             if (!by_name_.emplace(raw_[i].name, i).second) corrupt(raw_[i].name, "is there twice");
         taken_.resize(raw_.size());
-        read_planar(metadata);
+        read_own(metadata);
         for (size_t i = 0; i < raw_.size(); ++i)
             if (!taken_[i]) tensors_.push_back(native(raw_[i]));
         used_.check();
@@ -240,22 +240,54 @@ class TensorTable {
         return out;
     }
 
-    // The formats of our own: quant.tensors[i] is in quant.formats[i] and has quant.columns[i] columns.
-    void read_planar(const Metadata& m) {
+    // The formats of our own: quant.tensors[i] is in quant.formats[i] and has quant.columns[i] columns; packed, it has
+    // quant.rows[i] rows in the layout quant.layouts[i] (0 and "": not packed; absent: nothing is packed).
+    void read_own(const Metadata& m) {
         if (!m.has("quant.tensors")) return;
         const auto* const names = m.strings("quant.tensors");
         const auto* const formats = m.strings("quant.formats");
         const auto* const columns = m.integers("quant.columns");
-        if (!names || !formats || !columns || names->size() != formats->size() || names->size() != columns->size())
-            fail(QUANT_ERR_CORRUPT, file_.name() + ": quant.tensors, quant.formats and quant.columns do not match");
-        for (size_t i = 0; i < names->size(); ++i) read_planar((*names)[i], (*formats)[i], (*columns)[i]);
+        const auto* const layouts = m.strings("quant.layouts");
+        const auto* const rows = m.integers("quant.rows");
+        const size_t n = names ? names->size() : 0;
+        if (!names || !formats || !columns || n != formats->size() || n != columns->size() ||
+            m.has("quant.layouts") != (layouts && rows && layouts->size() == n && rows->size() == n))
+            fail(QUANT_ERR_CORRUPT, file_.name() +
+                                        ": the arrays quant.tensors, quant.formats, quant.columns, "
+                                        "quant.rows and quant.layouts do not match");
+        for (size_t i = 0; i < n; ++i) {
+            if (!layouts || (*layouts)[i].empty())
+                read_planar((*names)[i], (*formats)[i], (*columns)[i]);
+            else
+                read_packed((*names)[i], (*formats)[i], (*rows)[i], (*columns)[i], (*layouts)[i]);
+        }
+    }
+
+    TensorInfo own(const std::string& name, const std::string& format) const {
+        TensorInfo t;
+        t.name = name;
+        if (!format_parse(format, &t.format) || t.format.storage != Storage::planar)
+            fail(QUANT_ERR_UNSUPPORTED, file_.name() + ": tensor " + name + " has the unknown format " + format);
+        return t;
+    }
+
+    void read_packed(const std::string& name, const std::string& format, int64_t rows, int64_t columns,
+                     const std::string& layout) {
+        TensorInfo t = own(name, format);
+        t.layout = find_layout(layout);
+        if (!t.layout || !layout_keeps(*t.layout, t.format))
+            fail(QUANT_ERR_UNSUPPORTED, file_.name() + ": tensor " + name + " has the unknown layout " + layout +
+                                            "; quantize the model again without packing it");
+        check_matrix_size(file_, name, rows, columns);
+        t.rows = rows;
+        t.cols = columns;
+        t.codes_at = place_array(name, gguf_i8, 1, layout_bytes(*t.layout, t.format, rows, columns));
+        tensors_.push_back(std::move(t));
     }
 
     void read_planar(const std::string& name, const std::string& format, int64_t columns) {
-        TensorInfo t;
-        t.name = name;
-        if (!format_parse(format, &t.format) || t.format.storage != Storage::planar || is_float(t.format.element))
-            fail(QUANT_ERR_UNSUPPORTED, file_.name() + ": tensor " + name + " has the unknown format " + format);
+        TensorInfo t = own(name, format);
+        if (is_float(t.format.element)) corrupt(name, "has no format of its own: " + format);
         const RawTensor& codes = part(name);
         t.rows = codes.sizes[1];
         t.cols = columns;
@@ -341,7 +373,8 @@ std::unique_ptr<Checkpoint> read_gguf(std::unique_ptr<File> file) {
         if (t.offset % step != 0) in.corrupt("tensor " + t.name + " is not aligned as general.alignment says");
     const uint64_t data = std::min((in.position() + step - 1) / step * step, file->size());
     checkpoint->tensors = TensorTable(*file, std::move(raw), data, metadata).take();
-    for (const char* key : {"quant.tensors", "quant.formats", "quant.columns", "general.alignment"})
+    for (const char* key :
+         {"quant.tensors", "quant.formats", "quant.columns", "quant.rows", "quant.layouts", "general.alignment"})
         metadata.erase(key);
     checkpoint->index();
     checkpoint->files.push_back(std::move(file));

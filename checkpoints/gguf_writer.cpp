@@ -13,7 +13,6 @@
 namespace quant {
 namespace {
 
-constexpr uint64_t alignment = 32;
 constexpr size_t block_buffer_bytes = size_t{1} << 20;
 
 // Types of metadata values in the file.
@@ -80,7 +79,7 @@ class Bytes {
         array_of(string, v.size());
         for (const std::string& x : v) text(x);
     }
-    void pad() { bytes_.resize((bytes_.size() + alignment - 1) / alignment * alignment); }
+    void pad(uint64_t alignment) { bytes_.resize((bytes_.size() + alignment - 1) / alignment * alignment); }
     const std::vector<uint8_t>& all() const { return bytes_; }
 
   private:
@@ -107,10 +106,6 @@ struct Listed {
     uint64_t bytes;
 };
 
-uint64_t padded(uint64_t bytes) {
-    return (bytes + alignment - 1) / alignment * alignment;
-}
-
 // [rows, groups], or one dimension where that says it.
 std::vector<uint64_t> array_sizes(const Format& f, int64_t cols, size_t values) {
     const uint64_t groups = static_cast<uint64_t>(groups_per_row(f, cols));
@@ -121,6 +116,10 @@ std::vector<uint64_t> array_sizes(const Format& f, int64_t cols, size_t values) 
 std::vector<Listed> listed(const PlannedTensor& t, bool native, uint32_t type) {
     const uint64_t rows = static_cast<uint64_t>(t.rows), cols = static_cast<uint64_t>(t.cols);
     const Format& f = t.format;
+    if (t.layout) {
+        const uint64_t tile = t.layout->tile_bytes(f, t.cols), all = layout_bytes(*t.layout, f, t.rows, t.cols);
+        return {{t.name, gguf_i8, {tile, all / tile}, all}};
+    }
     const uint64_t codes = codes_bytes(f, t.rows, t.cols);
     const size_t scales = scales_bytes(f, t.rows, t.cols), zeros = zeros_bytes(f, t.rows, t.cols);
     if (native) {
@@ -141,6 +140,7 @@ std::vector<Listed> listed(const PlannedTensor& t, bool native, uint32_t type) {
 struct GgufWriter::Impl {
     std::string path, partial;
     std::vector<PlannedTensor> tensors;
+    uint64_t alignment = 32;
     size_t next = 0;
     std::FILE* file = nullptr;
     std::vector<uint8_t> blocks;
@@ -157,8 +157,9 @@ struct GgufWriter::Impl {
         errno = 0;
         if (n != 0 && std::fwrite(bytes, 1, n, file) != n) io_error("cannot be written; is the disk full?");
     }
+    uint64_t padded(uint64_t bytes) const { return (bytes + alignment - 1) / alignment * alignment; }
     void pad(size_t written) {
-        static const uint8_t zeros[alignment] = {};
+        static const uint8_t zeros[64] = {};
         write(zeros, static_cast<size_t>(padded(written) - written));
     }
     void write_padded(const void* bytes, size_t n) {
@@ -191,11 +192,13 @@ void GgufWriter::Impl::write_interleaved(const PlannedTensor& t, const uint8_t* 
 GgufWriter::GgufWriter(const std::string& path, const Metadata& metadata, std::vector<PlannedTensor> tensors)
     : impl_(std::make_unique<Impl>()) {
     std::vector<Listed> all;
-    std::vector<std::string> names, formats;
-    std::vector<int64_t> columns;
+    std::vector<std::string> names, formats, layouts;
+    std::vector<int64_t> columns, rows;
+    bool packed = false;
     for (const PlannedTensor& t : tensors) {
         uint32_t type = 0;
-        const bool native = gguf_format_type(t.format, t.cols, &type);
+        const bool native = !t.layout && gguf_format_type(t.format, t.cols, &type);
+        packed = packed || t.layout;
         if (!native && (t.vector || t.format.storage == Storage::ggml))
             fail(QUANT_ERR_ARGUMENT, "tensor " + t.name + " cannot be written as " + format_name(t.format));
         for (Listed& l : listed(t, native, type)) all.push_back(std::move(l));
@@ -203,6 +206,8 @@ GgufWriter::GgufWriter(const std::string& path, const Metadata& metadata, std::v
         names.push_back(t.name);
         formats.push_back(format_name(t.format));
         columns.push_back(t.cols);
+        layouts.push_back(t.layout ? t.layout->name : "");
+        rows.push_back(t.layout ? t.rows : 0);
     }
     Metadata pairs = metadata;
     pairs.erase("general.alignment");
@@ -210,6 +215,12 @@ GgufWriter::GgufWriter(const std::string& path, const Metadata& metadata, std::v
         pairs.set("quant.tensors", std::move(names));
         pairs.set("quant.formats", std::move(formats));
         pairs.set("quant.columns", std::move(columns));
+    }
+    if (packed) {
+        pairs.set("quant.layouts", std::move(layouts));
+        pairs.set("quant.rows", std::move(rows));
+        impl_->alignment = 64;  // of a cache line: the tiles are used where the file is mapped
+        pairs.set("general.alignment", impl_->alignment);
     }
 
     Bytes header;
@@ -228,9 +239,9 @@ GgufWriter::GgufWriter(const std::string& path, const Metadata& metadata, std::v
         for (const uint64_t size : l.sizes) header.value(size);
         header.value(l.type);
         header.value(offset);
-        offset += padded(l.bytes);
+        offset += impl_->padded(l.bytes);
     }
-    header.pad();
+    header.pad(impl_->alignment);
 
     impl_->path = path;
     impl_->partial = path + ".partial";
@@ -247,6 +258,7 @@ void GgufWriter::tensor(const uint8_t* codes, const uint8_t* scales, const uint8
     if (impl_->next == impl_->tensors.size())
         fail(QUANT_ERR_ARGUMENT, impl_->path + ": more tensors than were planned");
     const PlannedTensor& t = impl_->tensors[impl_->next++];
+    if (t.layout) return impl_->write_padded(codes, layout_bytes(*t.layout, t.format, t.rows, t.cols));
     uint32_t type;
     const bool native = gguf_format_type(t.format, t.cols, &type);
     if (native && !is_float(t.format.element) && t.format.storage == Storage::planar)

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "checkpoints/metadata.h"
-#include "formats/format.h"
+#include "formats/layout.h"
 
 namespace quant {
 
@@ -14,11 +14,15 @@ namespace quant {
 // u4:g32:f16:z8, u4:g32:f16:min, and ggml storage as it is) become that type; the others become plain tensors NAME
 // (codes, I8, [rows, bytes of a row]), NAME.scales, NAME.zeros, with the tensor's name, its format's name and its
 // number of columns in the metadata arrays quant.tensors, quant.formats and quant.columns.
+// A tensor with a layout is packed: its tiles are one tensor NAME (I8, [tiles, bytes of a tile]), listed likewise, and
+// in quant.layouts and quant.rows. Its format must be one that layout_keeps. Every tensor then starts at a multiple
+// of 64.
 struct PlannedTensor {
     std::string name;
     Format format;
     int64_t rows, cols;
-    bool vector;  // 1-D in the file (rows values)
+    bool vector = false;  // 1-D in the file (rows values)
+    const Layout* layout = nullptr;
 };
 
 class GgufWriter {
@@ -29,7 +33,7 @@ class GgufWriter {
     GgufWriter(const GgufWriter&) = delete;
     GgufWriter& operator=(const GgufWriter&) = delete;
 
-    // The next tensor's planar arrays (or ggml blocks in `codes`).
+    // The next tensor's planar arrays (or, in `codes`, its ggml blocks or tiles).
     void tensor(const uint8_t* codes, const uint8_t* scales, const uint8_t* zeros);
     void finish();
 

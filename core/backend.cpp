@@ -2,24 +2,6 @@
 
 namespace quant {
 
-const Layout layout_stored = {"stored", 0, nullptr, nullptr, nullptr};
-
-size_t layout_bytes(const Layout& layout, const Format& format, int64_t rows, int64_t cols) {
-    if (layout.tile_rows == 0) {
-        StoredOffsets at = stored_offsets(format, rows, cols);
-        return at.zeros + zeros_bytes(format, rows, cols);
-    }
-    return static_cast<size_t>((rows + layout.tile_rows - 1) / layout.tile_rows) * layout.tile_bytes(format, cols);
-}
-
-StoredOffsets stored_offsets(const Format& format, int64_t rows, int64_t cols) {
-    auto aligned = [](size_t bytes) { return (bytes + 63) / 64 * 64; };
-    StoredOffsets at;
-    at.scales = aligned(codes_bytes(format, rows, cols));
-    at.zeros = at.scales + aligned(scales_bytes(format, rows, cols));
-    return at;
-}
-
 const Kernel* find_kernel(const Backend& backend, Op op, const Node& node, const Weight* weight, const Value* in0,
                           const Value* out) {
     for (const Kernel& kernel : backend.kernels()) {
@@ -28,6 +10,23 @@ const Kernel* find_kernel(const Backend& backend, Op op, const Node& node, const
         if (kernel.accepts(node, weight, in0, out)) return &kernel;
     }
     return nullptr;
+}
+
+const Kernel* find_linear(const Backend& backend, const Format& format, Activation activation, int64_t rows,
+                          int64_t cols) {
+    Weight w;
+    w.format = format;
+    w.activation = activation;
+    w.rows = rows;
+    w.cols = cols;
+    Node node;
+    node.op = Op::linear;
+    node.weight = &w;
+    const ValueType type = activation == Activation::s8     ? ValueType::s8
+                           : activation == Activation::e4m3 ? ValueType::e4m3
+                                                            : ValueType::f32;
+    const Value in{type, Rows::step, cols, -1, 0}, out{ValueType::f32, Rows::step, rows, -1, 0};
+    return find_kernel(backend, Op::linear, node, &w, &in, &out);
 }
 
 }  // namespace quant

@@ -100,6 +100,14 @@ void pack_bits(const uint8_t* codes, int64_t n, int bits, uint8_t* out) {
     }
 }
 
+void pack_codes(int bits, const uint8_t* codes, int64_t n, uint8_t* out) {
+    if (bits == 4) {
+        pack_u4(codes, n, out);
+    } else if (bits < 8) {
+        pack_bits(codes, n, bits, out);
+    }
+}
+
 void store_u16(uint16_t u, uint8_t* to) {
     std::memcpy(to, &u, 2);
 }
@@ -184,10 +192,21 @@ void Encoder::encode_row(int64_t row, const float* values, uint8_t* codes, uint8
         }
         if (!needs_observation()) store(a, first + g, scales, zeros);
     }
-    if (bits == 4) {
-        pack_u4(bytes, cols_, codes);
-    } else if (bits < 8) {
-        pack_bits(bytes, cols_, bits, codes);
+    pack_codes(bits, bytes, cols_, codes);
+}
+
+void pack_row(const Format& format, int64_t cols, const uint8_t* codes, const float* scales, const float* offsets,
+              uint8_t* row_codes, uint8_t* row_scales, uint8_t* row_zeros) {
+    const int bits = element_bits(format.element);
+    if (bits < 8)
+        pack_codes(bits, codes, cols, row_codes);
+    else
+        std::memcpy(row_codes, codes, codes_row_bytes(format, cols));
+    if (is_float(format.element)) return;
+    for (int64_t g = 0; g < groups_per_row(format, cols); ++g) {
+        store_float(format.scale, scales[g], g, row_scales);
+        if (format.zero == Zero::minimum) store_float(format.scale, offsets[g], g, row_zeros);
+        if (format.zero == Zero::integer) row_zeros[g] = static_cast<uint8_t>(offsets[g]);
     }
 }
 

@@ -44,6 +44,11 @@ class Encoder {
     std::vector<Range> observed_;  // per tensor, or per block
 };
 
+// The inverse of unpack_row, for planar formats: one row's entries of the arrays. codes[cols] are one byte each, of
+// float elements their bytes; scales and offsets are [groups_per_row], exact in the format's scale type.
+void pack_row(const Format& format, int64_t cols, const uint8_t* codes, const float* scales, const float* offsets,
+              uint8_t* row_codes, uint8_t* row_scales, uint8_t* row_zeros);
+
 // Planar row <-> ggml block row, for the formats that a GGUF type holds exactly (s8:g32:f16 = Q8_0,
 // u4:g32:f16:z8 = Q4_0, u4:g32:f16:min = Q4_1). `row_*` are one row's entries; cols is a multiple of 32.
 void interleave_ggml_row(const Format& planar, int64_t cols, const uint8_t* row_codes, const uint8_t* row_scales,

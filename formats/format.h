@@ -55,9 +55,12 @@ size_t scales_bytes(const Format& f, int64_t rows, int64_t cols);
 size_t zeros_bytes(const Format& f, int64_t rows, int64_t cols);
 double bits_per_weight(const Format& f, int64_t rows, int64_t cols);
 
-// A matrix in host memory, not owned. `head_rows` > 0 says that the stored rows of each head of that many rows are in
-// half-split rotary order and are presented in adjacent-pair order: presented row 2i+b of a head is stored row
-// b*head_rows/2 + i (GGUF's convention for architecture llama).
+struct Layout;  // formats/layout.h
+
+// A matrix in host memory, not owned: its arrays or, with a layout, `codes` are that layout's tiles. `head_rows` > 0
+// says that the stored rows of each head of that many rows are in half-split rotary order and are presented in
+// adjacent-pair order: presented row 2i+b of a head is stored row b*head_rows/2 + i (GGUF's convention for architecture
+// llama).
 struct WeightView {
     Format format;
     int64_t rows = 0, cols = 0;
@@ -65,6 +68,7 @@ struct WeightView {
     const uint8_t* scales = nullptr;
     const uint8_t* zeros = nullptr;
     int64_t head_rows = 0;
+    const Layout* layout = nullptr;
 };
 int64_t stored_row(const WeightView& w, int64_t row);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "formats/decode.h"
+#include "formats/layout.h"
 
 namespace quant {
 namespace {
@@ -42,32 +43,64 @@ WeightView row_view(const WeightView& w, int64_t row) {
     return r;
 }
 
+namespace {
+// What taking one row out of a tile needs: the row's arrays, then what `unpack` gives.
+struct TileRow {
+    size_t scales, zeros, bytes, scale_floats, offset_floats, end;
+    TileRow(const Format& f, int64_t cols) {
+        const size_t groups = is_float(f.element) ? 0 : static_cast<size_t>(groups_per_row(f, cols));
+        scales = align64(codes_row_bytes(f, cols));
+        zeros = scales + align64(groups * sizeof(float));
+        bytes = zeros + align64(groups * sizeof(float));
+        scale_floats = bytes + align64(std::max(codes_row_bytes(f, cols), static_cast<size_t>(cols)));
+        offset_floats = scale_floats + align64(groups * sizeof(float));
+        end = offset_floats + align64(groups * sizeof(float));
+    }
+};
+}  // namespace
+
 RowSource::RowSource(const WeightView& view, const Format& target) : view_(view), target_(target) {
+    if (view.layout) stored_scratch_ = TileRow(view.format, view.cols).end;
     if (target == view.format) return;
+    encode_scratch_ =
+        align64(codes_row_bytes(target, view.cols)) + align64(static_cast<size_t>(view.cols) * sizeof(float));
     encoder_.emplace(target, view.rows, view.cols);
     scales_.resize(scales_bytes(target, view.rows, view.cols));
     zeros_.resize(zeros_bytes(target, view.rows, view.cols));
     if (!encoder_->needs_observation()) return;
     std::vector<float> values(static_cast<size_t>(view.cols));
+    std::vector<uint8_t> scratch(stored_scratch_);
     for (int64_t r = 0; r < view.rows; ++r) {
-        decode_row(view_, r, values.data());
+        decode_row(stored(r, scratch.data()), 0, values.data());
         encoder_->observe(r, values.data());
     }
     encoder_->encode_shared(scales_.data(), zeros_.data());
 }
 
-size_t RowSource::scratch_bytes() const {
-    return !encoder_ ? 0
-                     : align64(codes_row_bytes(target_, view_.cols)) + static_cast<size_t>(view_.cols) * sizeof(float);
+WeightView RowSource::stored(int64_t row, uint8_t* scratch) const {
+    if (!view_.layout) return row_view(view_, row);
+    const TileRow at(view_.format, view_.cols);
+    const int64_t stored = stored_row(view_, row);
+    const Layout& layout = *view_.layout;
+    const uint8_t* const tile =
+        view_.codes + static_cast<size_t>(stored / layout.tile_rows) * layout.tile_bytes(view_.format, view_.cols);
+    float* const scales = reinterpret_cast<float*>(scratch + at.scale_floats);
+    float* const offsets = reinterpret_cast<float*>(scratch + at.offset_floats);
+    layout.unpack(view_.format, view_.cols, tile, static_cast<int>(stored % layout.tile_rows), scratch + at.bytes,
+                  scales, offsets);
+    pack_row(view_.format, view_.cols, scratch + at.bytes, scales, offsets, scratch, scratch + at.scales,
+             scratch + at.zeros);
+    return {view_.format, 1, view_.cols, scratch, scratch + at.scales, scratch + at.zeros};
 }
 
 WeightView RowSource::row(int64_t row, uint8_t* scratch) {
-    if (!encoder_) return row_view(view_, row);
+    const WeightView from = stored(row, scratch + encode_scratch_);
+    if (!encoder_) return from;
     const size_t code_bytes = codes_row_bytes(target_, view_.cols);
     float* values = reinterpret_cast<float*>(scratch + align64(code_bytes));
-    decode_row(view_, row, values);
+    decode_row(from, 0, values);
     encoder_->encode_row(row, values, scratch, scales_.data(), zeros_.data());
-    WeightView one{target_, 1, view_.cols, scratch, scales_.data(), zeros_.data(), 0};
+    WeightView one{target_, 1, view_.cols, scratch, scales_.data(), zeros_.data()};
     move_parameters(one, view_.rows, row);
     return one;
 }

@@ -15,17 +15,21 @@ class RowSource {
     RowSource(const WeightView& view, const Format& target);
 
     const Format& format() const { return target_; }
-    size_t scratch_bytes() const;  // for row()
+    size_t scratch_bytes() const { return encode_scratch_ + stored_scratch_; }  // for row()
 
     // One row in the target format, as a view of one row (its pointers start at that row's entries): inside the source,
     // or in `scratch` and this object's scales and zeros. Thread-safe for different rows.
     WeightView row(int64_t row, uint8_t* scratch);
 
   private:
+    // One row as it is, taken out of its tile if the matrix has a layout.
+    WeightView stored(int64_t row, uint8_t* scratch) const;
+
     WeightView view_;
     Format target_;
     std::optional<Encoder> encoder_;  // if the formats differ
     std::vector<uint8_t> scales_, zeros_;
+    size_t encode_scratch_ = 0, stored_scratch_ = 0;
 };
 
 // How the rows of a matrix use its scale and zero arrays: `rows_each` rows share one row of them.

@@ -4,7 +4,6 @@
 #include <map>
 
 #include "core/backend.h"
-#include "formats/decode.h"
 #include "formats/error.h"
 
 namespace quant {
@@ -84,13 +83,10 @@ std::vector<float> rope_frequencies(const Checkpoint& c, const LlamaConfig& conf
     const std::string type = m.text(scaling + "type", "none");
     if (const TensorInfo* t = c.find("rope_freqs.weight")) {  // Llama 3's scaling as GGUF has it: divisors
         expect(c, "rope_freqs.weight", half, 1);
-        std::vector<uint8_t> scratch;
-        const WeightView view = c.view(*t, scratch);
+        const std::vector<float> divisors = c.values(*t);
         for (int i = 0; i < half; ++i) {
-            float divisor;
-            decode_row(view, i, &divisor);
-            if (!(divisor > 0)) fail(QUANT_ERR_CORRUPT, "rope_freqs.weight has a divisor that is not positive");
-            frequencies[i] /= divisor;
+            if (!(divisors[i] > 0)) fail(QUANT_ERR_CORRUPT, "rope_freqs.weight has a divisor that is not positive");
+            frequencies[i] /= divisors[i];
         }
     } else if (type == "llama3") {
         scale_llama3(m, scaling, frequencies);

@@ -2,10 +2,11 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
-#include "formats/decode.h"
 #include "formats/error.h"
 #include "formats/row_source.h"
+#include "formats/tile_packer.h"
 
 namespace quant {
 
@@ -18,77 +19,6 @@ bool same_codes(const Format& a, const Format& b) {
 namespace {
 
 constexpr int64_t batch_elements = 2 << 20;  // between two calls of progress: well under 50 ms of work
-size_t align64(size_t n) {
-    return (n + 63) / 64 * 64;
-}
-
-// Memory in which one thread takes a tile of rows apart and packs it.
-class TileScratch {
-  public:
-    TileScratch(const Format& f, int64_t cols, int tile_rows, size_t tile_bytes, size_t row_scratch)
-        : groups_(static_cast<size_t>(is_float(f.element) ? 0 : groups_per_row(f, cols))),
-          supers_(f.super_group ? static_cast<size_t>((cols + f.super_group - 1) / f.super_group) : 0),
-          row_codes_(is_float(f.element) ? codes_row_bytes(f, cols) : static_cast<size_t>(cols)) {
-        size_t at = 0;
-        auto place = [&](size_t bytes) {
-            const size_t here = at;
-            at += align64(bytes);
-            return here;
-        };
-        const size_t rows = tile_rows;
-        codes_ = place(rows * row_codes_);
-        scales_ = place(rows * groups_ * sizeof(float));
-        offsets_ = place(rows * groups_ * sizeof(float));
-        scale_codes_ = place(supers_ ? rows * groups_ : 0);
-        offset_codes_ = place(supers_ ? rows * groups_ : 0);
-        coarse_scales_ = place(rows * supers_ * sizeof(float));
-        coarse_offsets_ = place(rows * supers_ * sizeof(float));
-        row_ = place(row_scratch);
-        tile_ = place(tile_bytes);
-        bytes_ = at;
-    }
-    size_t bytes() const { return bytes_; }
-    uint8_t* tile(uint8_t* base) const { return base + tile_; }
-
-    // Takes `rows` rows of `source` apart, from `first` on.
-    PackRows take_apart(RowSource& source, int64_t first, int rows, int64_t cols, uint8_t* base) const {
-        const Format& f = source.format();
-        float* scales = reinterpret_cast<float*>(base + scales_);
-        float* offsets = reinterpret_cast<float*>(base + offsets_);
-        float* coarse_scales = reinterpret_cast<float*>(base + coarse_scales_);
-        float* coarse_offsets = reinterpret_cast<float*>(base + coarse_offsets_);
-        for (int r = 0; r < rows; ++r) {
-            const WeightView one = source.row(first + r, base + row_);
-            uint8_t* codes = base + codes_ + r * row_codes_;
-            if (is_float(f.element)) {
-                std::memcpy(codes, one.codes, row_codes_);
-                continue;
-            }
-            unpack_row(one, 0, codes, scales + r * groups_, offsets + r * groups_);
-            if (supers_)
-                unpack_nested_row(one, 0, base + scale_codes_ + r * groups_, base + offset_codes_ + r * groups_,
-                                  coarse_scales + r * supers_, coarse_offsets + r * supers_);
-        }
-        PackRows p;
-        p.format = f;
-        p.cols = cols;
-        p.rows = rows;
-        p.codes = base + codes_;
-        p.scales = scales;
-        p.offsets = offsets;
-        if (supers_) {
-            p.scale_codes = base + scale_codes_;
-            p.offset_codes = base + offset_codes_;
-            p.coarse_scales = coarse_scales;
-            p.coarse_offsets = coarse_offsets;
-        }
-        return p;
-    }
-
-  private:
-    size_t groups_, supers_, row_codes_;
-    size_t codes_, scales_, offsets_, scale_codes_, offset_codes_, coarse_scales_, coarse_offsets_, row_, tile_, bytes_;
-};
 
 // Every value of `from` is a value of `to`.
 bool holds_exactly(const Format& to, const Format& from) {
@@ -236,10 +166,7 @@ void WeightLoader::load_vector(Entry& e) {
     if (e.kind == Entry::Kind::frequencies) {
         values = config_.rope_frequencies;
     } else {
-        std::vector<uint8_t> scratch;
-        const WeightView view = checkpoint_.view(*e.parts[0].tensor, scratch);
-        values.resize(static_cast<size_t>(view.rows));
-        for (int64_t r = 0; r < view.rows; ++r) decode_row(view, r, &values[r]);
+        values = checkpoint_.values(*e.parts[0].tensor);
     }
     e.weight.data = allocate(values.size() * sizeof(float));
     stage_.backend->write(e.weight.data.buffer, 0, values.data(), values.size() * sizeof(float));
@@ -247,17 +174,14 @@ void WeightLoader::load_vector(Entry& e) {
 
 void WeightLoader::load_table(Entry& e) {
     const TensorInfo& t = *e.parts[0].tensor;
+    if (t.layout)
+        fail(QUANT_ERR_UNSUPPORTED,
+             "tensor " + t.name + " is an embedding and must not be packed as " + t.layout->name);
     const bool one_array = scales_bytes(t.format, t.rows, t.cols) == 0 && zeros_bytes(t.format, t.rows, t.cols) == 0;
     if (one_array && checkpoint_.mapped(t)) {
         std::vector<uint8_t> unused;
         const WeightView view = checkpoint_.view(t, unused);
-        const size_t bytes = codes_bytes(t.format, t.rows, t.cols);
-        stage_.buffers.reserve(stage_.buffers.size() + 1);
-        if (Buffer* adopted = stage_.backend->adopt(view.codes, bytes)) {
-            stage_.buffers.push_back(adopted);
-            e.weight.data = {adopted, 0, bytes};
-            return;
-        }
+        if (adopt(e.weight.data, view.codes, codes_bytes(t.format, t.rows, t.cols))) return;
     }
     std::vector<uint8_t> scratch;
     const WeightView view = checkpoint_.view(t, scratch);
@@ -278,9 +202,8 @@ void WeightLoader::load_bias(Entry& e) {
     float* to = bias.data();
     for (const Part& p : e.parts) {
         if (p.bias) {
-            std::vector<uint8_t> scratch;
-            const WeightView view = checkpoint_.view(*p.bias, scratch);
-            for (int64_t r = 0; r < p.rows; ++r) decode_row(view, r, to + r);
+            const std::vector<float> values = checkpoint_.values(*p.bias);
+            std::copy(values.begin(), values.end(), to);
         }
         to += p.rows;
     }
@@ -304,36 +227,66 @@ void WeightLoader::store_row(const Weight& w, int64_t row, const WeightView& one
                               parameters.zero_bytes);
 }
 
+// Tiles that the file has in one piece, as the kernel wants them, are used where they are mapped.
+bool WeightLoader::adopt_linear(Entry& e) {
+    Weight& w = e.weight;
+    const TensorInfo& first = *e.parts[0].tensor;
+    const size_t bytes = layout_bytes(*w.layout, w.format, w.rows, w.cols);
+    uint64_t at = first.codes_at;
+    for (const Part& p : e.parts) {
+        const TensorInfo& t = *p.tensor;
+        if (t.layout != w.layout || t.format != w.format || t.file != first.file || t.codes_at != at) return false;
+        at += layout_bytes(*t.layout, t.format, t.rows, t.cols);
+    }
+    if (at != first.codes_at + bytes || !checkpoint_.mapped(first)) return false;
+    std::vector<uint8_t> unused;
+    const uint8_t* const tiles = checkpoint_.view(first, unused).codes;
+    return reinterpret_cast<uintptr_t>(tiles) % 64 == 0 && adopt(w.data, tiles, bytes);
+}
+
+bool WeightLoader::adopt(Slice& slice, const uint8_t* host, size_t bytes) {
+    stage_.buffers.reserve(stage_.buffers.size() + 1);
+    Buffer* const buffer = stage_.backend->adopt(host, bytes);
+    if (!buffer) return false;
+    stage_.buffers.push_back(buffer);
+    slice = {buffer, 0, bytes};
+    return true;
+}
+
 void WeightLoader::load_linear(Entry& e, ThreadPool& threads, const std::function<void(uint64_t)>& progress) {
     Weight& w = e.weight;
+    if (adopt_linear(e)) {
+        progress(w.data.bytes);
+        return load_bias(e);
+    }
     const bool stored = w.layout->tile_rows == 0;
     const int tile_rows = stored ? 16 : w.layout->tile_rows;
-    const size_t tile_bytes = stored ? 0 : w.layout->tile_bytes(w.format, w.cols);
     w.data = allocate(layout_bytes(*w.layout, w.format, w.rows, w.cols));
     int64_t first_row = 0;  // of the part, in the weight
     for (const Part& part : e.parts) {
         std::vector<uint8_t> file_scratch;
         RowSource source(checkpoint_.view(*part.tensor, file_scratch), w.format);
-        const TileScratch layout(w.format, w.cols, tile_rows, tile_bytes, source.scratch_bytes());
-        std::vector<uint8_t> scratch(layout.bytes() * threads.threads() + 64);
+        std::optional<TilePacker> packer;
+        if (!stored) packer.emplace(source, *w.layout, part.rows, w.cols);
+        const size_t slot_bytes = stored ? source.scratch_bytes() : packer->scratch_bytes();
+        std::vector<uint8_t> scratch(slot_bytes * threads.threads() + 64);
         uint8_t* scratch_base = scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64);
-        auto load_tile = [&](int64_t index, uint8_t* base) {
-            const int64_t first = index * tile_rows;
-            const int rows = static_cast<int>(std::min<int64_t>(tile_rows, part.rows - first));
+        auto load_rows = [&](int64_t index, uint8_t* base) {
             if (stored) {
-                for (int64_t r = first; r < first + rows; ++r) store_row(w, first_row + r, source.row(r, base));
+                const int64_t end = std::min<int64_t>(part.rows, (index + 1) * tile_rows);
+                for (int64_t r = index * tile_rows; r < end; ++r) store_row(w, first_row + r, source.row(r, base));
             } else {
-                w.layout->pack(layout.take_apart(source, first, rows, w.cols, base), layout.tile(base));
-                stage_.backend->write(w.data.buffer, static_cast<size_t>(first_row / tile_rows + index) * tile_bytes,
-                                      layout.tile(base), tile_bytes);
+                const size_t bytes = packer->tile_bytes();
+                stage_.backend->write(w.data.buffer, static_cast<size_t>(first_row / tile_rows + index) * bytes,
+                                      packer->tile(index, base), bytes);
             }
         };
-        const int64_t tiles = (part.rows + tile_rows - 1) / tile_rows;
+        const int64_t items = (part.rows + tile_rows - 1) / tile_rows;
         const int64_t batch =
             std::max<int64_t>(threads.threads(), batch_elements / std::max<int64_t>(1, w.cols * tile_rows));
-        for (int64_t t = 0; t < tiles; t += batch) {
-            const int n = static_cast<int>(std::min(batch, tiles - t));
-            threads.parallel(n, [&](int item, int slot) { load_tile(t + item, scratch_base + slot * layout.bytes()); });
+        for (int64_t i = 0; i < items; i += batch) {
+            const int n = static_cast<int>(std::min(batch, items - i));
+            threads.parallel(n, [&](int item, int slot) { load_rows(i + item, scratch_base + slot * slot_bytes); });
             progress(codes_row_bytes(part.tensor->format, w.cols) * tile_rows * n);
         }
         checkpoint_.release(*part.tensor);

@@ -59,6 +59,8 @@ class WeightLoader : public WeightSource {
     Entry& entry(const Weight* w) const;
     const Layout* layout_of(const Entry& e) const;
     Slice allocate(size_t bytes);
+    bool adopt(Slice& slice, const uint8_t* host, size_t bytes);  // false: this device cannot
+    bool adopt_linear(Entry& e);
     void load_bias(Entry& e);
     void store_row(const Weight& w, int64_t row, const WeightView& one);
     void load_linear(Entry& e, ThreadPool& threads, const std::function<void(uint64_t)>& progress);

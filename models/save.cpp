@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 
 #include "checkpoints/gguf_writer.h"
 #include "formats/decode.h"
+#include "formats/error.h"
 #include "formats/row_source.h"
+#include "formats/tile_packer.h"
 
 namespace quant {
 namespace {
@@ -19,14 +22,17 @@ struct Output {
     std::vector<float> values;
 };
 
-bool is_linear(const std::string& name) {
+// Which of a layer's linears a tensor is, or -1. Those that become one weight follow each other.
+int linear_index(const std::string& name) {
     static constexpr const char* parts[] = {".attn_q.weight",      ".attn_k.weight",   ".attn_v.weight",
                                             ".attn_output.weight", ".ffn_gate.weight", ".ffn_up.weight",
                                             ".ffn_down.weight"};
-    return name.compare(0, 4, "blk.") == 0 && std::any_of(std::begin(parts), std::end(parts), [&](const char* part) {
-               const size_t n = std::strlen(part);
-               return name.size() > n && name.compare(name.size() - n, n, part) == 0;
-           });
+    if (name.compare(0, 4, "blk.") != 0) return -1;
+    for (int i = 0; i < 7; ++i) {
+        const size_t n = std::strlen(parts[i]);
+        if (name.size() > n && name.compare(name.size() - n, n, parts[i]) == 0) return i;
+    }
+    return -1;
 }
 
 // The divisors of the rotary frequencies, GGUF's way of saying Llama 3's scaling.
@@ -39,36 +45,67 @@ std::vector<float> rope_divisors(const Checkpoint& checkpoint, const LlamaConfig
     return divisors;
 }
 
-std::vector<Output> plan_outputs(const Checkpoint& checkpoint, const LlamaConfig& config, const WeightChoice& choice) {
+// Merged weights' parts must follow each other to be mapped as one: by layer, each in order; the rest first.
+std::pair<long, int> packed_order(const std::string& name) {
+    const int index = linear_index(name);
+    return index < 0 ? std::make_pair(-1L, 0) : std::make_pair(std::strtol(name.c_str() + 4, nullptr, 10), index);
+}
+
+// The layout that the device's kernel wants, if a file can have it.
+const Layout* packed_layout(const Backend& device, const Scheme& scheme, int64_t rows, int64_t cols) {
+    const Kernel* const kernel = find_linear(device, scheme.weight, scheme.activation, rows, cols);
+    return kernel && layout_keeps(*kernel->weights, scheme.weight) ? kernel->weights : nullptr;
+}
+
+std::vector<Output> plan_outputs(const Checkpoint& checkpoint, const LlamaConfig& config, const WeightChoice& choice,
+                                 const Backend* device) {
     std::vector<Output> outputs;
     auto add = [&](const std::string& name, const TensorInfo& t, const Format& format) {
         Output o;
-        o.planned = {name, format, t.rows, t.cols, t.vector};
+        o.planned.name = name;
+        o.planned.format = format;
+        o.planned.rows = t.rows;
+        o.planned.cols = t.cols;
+        o.planned.vector = t.vector;
         o.source = &t;
         outputs.push_back(std::move(o));
+    };
+    auto add_linear = [&](const std::string& name, const TensorInfo& t, bool head) {
+        Scheme scheme = choose_scheme(checkpoint, t, choice, head);
+        add(name, t, scheme.weight);
+        if (!device) return;
+        PlannedTensor& planned = outputs.back().planned;
+        scheme.weight.storage = Storage::planar;
+        planned.layout = packed_layout(*device, scheme, t.rows, t.cols);
+        if (planned.layout) planned.format = scheme.weight;
     };
     for (const TensorInfo& t : checkpoint.tensors) {
         if (t.vector)
             add(t.name, t, Format{});
-        else if (t.name == "output.weight")
-            add(t.name, t, choose_scheme(checkpoint, t, choice, true).weight);
-        else if (is_linear(t.name))
-            add(t.name, t, choose_scheme(checkpoint, t, choice, false).weight);
+        else if (t.name == "output.weight" || linear_index(t.name) >= 0)
+            add_linear(t.name, t, t.name == "output.weight");
         else
             add(t.name, t, t.format);
     }
     if (config.tied) {  // a head in another format than the embedding is a tensor of its own
         const TensorInfo& table = *checkpoint.find("token_embd.weight");
-        const Format head = choose_scheme(checkpoint, table, choice, true).weight;
-        if (head != table.format) add("output.weight", table, head);
+        if (device || choose_scheme(checkpoint, table, choice, true).weight != table.format)
+            add_linear("output.weight", table, true);
     }
     if (checkpoint.metadata.text(config.architecture + ".rope.scaling.type", "") == "llama3" &&
         !checkpoint.find("rope_freqs.weight")) {
         Output o;
         o.values = rope_divisors(checkpoint, config);
-        o.planned = {"rope_freqs.weight", Format{}, static_cast<int64_t>(o.values.size()), 1, true};
+        o.planned = {"rope_freqs.weight", Format{}, static_cast<int64_t>(o.values.size()), 1, true, nullptr};
         outputs.push_back(std::move(o));
     }
+    if (!device) return outputs;
+    if (std::none_of(outputs.begin(), outputs.end(), [](const Output& o) { return o.planned.layout; }))
+        fail(QUANT_ERR_UNSUPPORTED,
+             "nothing to pack: no weight of this scheme has a layout on " + device->name() + " that a file can have");
+    std::stable_sort(outputs.begin(), outputs.end(), [](const Output& a, const Output& b) {
+        return packed_order(a.planned.name) < packed_order(b.planned.name);
+    });
     return outputs;
 }
 
@@ -90,8 +127,10 @@ class MatrixWriter {
     MatrixWriter(ThreadPool& threads, std::function<void(uint64_t bytes)> progress)
         : threads_(threads), progress_(std::move(progress)) {}
 
-    void write(GgufWriter& writer, const WeightView& view, const Format& format) {
-        RowSource source(view, format);
+    void write(GgufWriter& writer, const WeightView& view, const PlannedTensor& planned) {
+        RowSource source(view, planned.format);
+        if (planned.layout) return write_tiles(writer, view, source, *planned.layout);
+        const Format& format = planned.format;
         const ParameterRows parameters = parameter_rows(format, view.rows, view.cols);
         const size_t row_bytes = codes_row_bytes(format, view.cols);
         codes_.resize(codes_bytes(format, view.rows, view.cols));
@@ -119,6 +158,24 @@ class MatrixWriter {
     }
 
   private:
+    void write_tiles(GgufWriter& writer, const WeightView& view, RowSource& source, const Layout& layout) {
+        TilePacker packer(source, layout, view.rows, view.cols);
+        codes_.resize(layout_bytes(layout, source.format(), view.rows, view.cols));
+        scratch_.resize(packer.scratch_bytes() * threads_.threads() + 64);
+        uint8_t* const base = scratch_.data() + (64 - reinterpret_cast<uintptr_t>(scratch_.data()) % 64);
+        const int64_t tiles = (view.rows + layout.tile_rows - 1) / layout.tile_rows;
+        const int64_t batch = std::max<int64_t>(1, batch_elements / std::max<int64_t>(1, view.cols * layout.tile_rows));
+        for (int64_t first = 0; first < tiles; first += batch) {
+            const int n = static_cast<int>(std::min(batch, tiles - first));
+            threads_.parallel(n, [&](int item, int slot) {
+                std::memcpy(codes_.data() + static_cast<size_t>(first + item) * packer.tile_bytes(),
+                            packer.tile(first + item, base + slot * packer.scratch_bytes()), packer.tile_bytes());
+            });
+            progress_(codes_row_bytes(view.format, view.cols) * static_cast<uint64_t>(n) * layout.tile_rows);
+        }
+        writer.tensor(codes_.data(), nullptr, nullptr);
+    }
+
     ThreadPool& threads_;
     std::function<void(uint64_t)> progress_;
     std::vector<uint8_t> codes_, scales_, zeros_, scratch_;
@@ -126,10 +183,10 @@ class MatrixWriter {
 
 }  // namespace
 
-void save_checkpoint(const Checkpoint& checkpoint, const WeightChoice& choice, ThreadPool& threads,
-                     const std::string& path, const Progress& progress) {
+void save_checkpoint(const Checkpoint& checkpoint, const WeightChoice& choice, const Backend* device,
+                     ThreadPool& threads, const std::string& path, const Progress& progress) {
     const LlamaConfig config = read_llama_config(checkpoint);
-    const std::vector<Output> outputs = plan_outputs(checkpoint, config, choice);
+    const std::vector<Output> outputs = plan_outputs(checkpoint, config, choice, device);
     std::vector<PlannedTensor> planned;
     uint64_t total = 0, done = 0;
     for (const Output& o : outputs) {
@@ -148,7 +205,7 @@ void save_checkpoint(const Checkpoint& checkpoint, const WeightChoice& choice, T
             continue;
         }
         std::vector<uint8_t> scratch;
-        matrices.write(writer, checkpoint.view(*o.source, scratch), o.planned.format);
+        matrices.write(writer, checkpoint.view(*o.source, scratch), o.planned);
         checkpoint.release(*o.source);
     }
     writer.finish();

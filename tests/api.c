@@ -72,7 +72,8 @@ int main(void) {
     FAILS(QUANT_ERR_ARGUMENT, quant_model_open(&model, runtime, NULL, NULL, &error));
     FAILS(QUANT_ERR_ARGUMENT, quant_model_open_shape(&model, runtime, "no such shape", NULL, &error));
     FAILS(QUANT_ERR_ARGUMENT, quant_shape_write(runtime, "no such shape", "out.gguf", NULL, NULL, NULL, &error));
-    FAILS(QUANT_ERR_IO, quant_quantize_file(runtime, "/nonexistent/in", "out.gguf", NULL, NULL, NULL, NULL, &error));
+    FAILS(QUANT_ERR_IO,
+          quant_quantize_file(runtime, "/nonexistent/in", "out.gguf", NULL, NULL, NULL, NULL, NULL, &error));
     FAILS(QUANT_ERR_ARGUMENT, quant_device_probe(runtime, "no such device", 1, &limits, &error));
     CHECK(quant_model_open_fd(&model, runtime, -1, NULL, NULL) != QUANT_OK);
     CHECK(model == NULL);

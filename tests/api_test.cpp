@@ -186,7 +186,7 @@ TEST_CASE("a saved model computes what the loaded one does, from path, descripto
         INFO(error.message);
         REQUIRE(saved == QUANT_OK);
         REQUIRE(quant_quantize_file(nullptr, tiny.c_str(), again.path.c_str(), scheme, nullptr, nullptr, nullptr,
-                                    &error) == QUANT_OK);
+                                    nullptr, &error) == QUANT_OK);
         const std::vector<char> bytes = read_all(file.path);
         CHECK(bytes == read_all(again.path));
 
@@ -293,7 +293,7 @@ TEST_CASE("progress is reported and can cancel loading and writing", "[api]") {
     }
     TemporaryFile file("quant_cancelled.gguf");
     const quant_status written = quant_quantize_file(
-        nullptr, tiny.c_str(), file.path.c_str(), "a16w8", nullptr,
+        nullptr, tiny.c_str(), file.path.c_str(), "a16w8", nullptr, nullptr,
         [](void*, const char*, float done) { return done > 0.5f ? 1 : 0; }, nullptr, nullptr);
     CHECK(written == QUANT_CANCELLED);
     CHECK_FALSE(std::filesystem::exists(file.path));

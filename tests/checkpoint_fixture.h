@@ -32,6 +32,10 @@ class TemporaryDirectory {
     void write(const std::string& name, const std::string& bytes) const {
         std::ofstream(path(name), std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
     }
+    std::string read(const std::string& name) const {
+        std::ifstream in(path(name), std::ios::binary);
+        return {std::istreambuf_iterator<char>(in), {}};
+    }
 
   private:
     std::filesystem::path path_;

@@ -72,11 +72,7 @@ std::string sample(uint32_t version = 3) {
 std::vector<float> decoded(const Checkpoint& c, const std::string& name) {
     const TensorInfo* const t = c.find(name);
     REQUIRE(t != nullptr);
-    std::vector<uint8_t> scratch;
-    const WeightView w = c.view(*t, scratch);
-    std::vector<float> out(static_cast<size_t>(w.rows * w.cols));
-    for (int64_t r = 0; r < w.rows; ++r) decode_row(w, r, out.data() + r * w.cols);
-    return out;
+    return c.values(*t);
 }
 
 }  // namespace

@@ -6,7 +6,6 @@
 #include "checkpoints/checkpoint.h"
 #include "checkpoints/json.h"
 #include "checkpoints/safetensors.h"
-#include "formats/decode.h"
 #include "tests/checkpoint_fixture.h"
 
 using namespace quant;
@@ -138,11 +137,7 @@ std::vector<float> decoded(const Checkpoint& c, const std::string& name) {
     const TensorInfo* const t = c.find(name);
     INFO(name);
     REQUIRE(t != nullptr);
-    std::vector<uint8_t> scratch;
-    const WeightView w = c.view(*t, scratch);
-    std::vector<float> out(static_cast<size_t>(w.rows * w.cols));
-    for (int64_t r = 0; r < w.rows; ++r) decode_row(w, r, out.data() + r * w.cols);
-    return out;
+    return c.values(*t);
 }
 
 #define CHECK_FAILS(model, part)                  \

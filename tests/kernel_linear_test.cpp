@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/scheme.h"
+#include "formats/row_source.h"
 #include "tests/kernel_rig.h"
 #include "tests/tolerance.h"
 
@@ -390,4 +391,46 @@ TEST_CASE("a layout's unpack undoes its pack", "[kernels][layout]") {
             CHECK(packed > 0);
         }
     }
+}
+
+TEST_CASE("a packed matrix has the rows that it was packed from", "[kernels][layout]") {
+    Random random(4);
+    int checked = 0;
+    for (const char* name : {"rows16", "rows8", "rows8x8"}) {
+        const Layout* const layout = find_layout(name);
+        REQUIRE(layout != nullptr);
+        for (const Format& format : all_formats()) {
+            if (format.storage != Storage::planar || !layout_keeps(*layout, format)) continue;
+            for (const int64_t cols : {int64_t{256}, int64_t{72}}) {
+                INFO(name << " " << format_name(format) << " " << cols);
+                const HostWeight w = random_weight(format, 37, cols, false, random);
+                const std::vector<uint8_t> tiles = pack(*layout, w);
+                WeightView packed;
+                packed.format = format;
+                packed.rows = w.rows;
+                packed.cols = w.cols;
+                packed.codes = tiles.data();
+                packed.layout = layout;
+                RowSource source(packed, format);
+                std::vector<uint8_t> scratch(source.scratch_bytes());
+                const WeightView expected = w.view();
+                for (int64_t r = 0; r < w.rows; ++r) {
+                    const WeightView row = source.row(r, scratch.data()), wanted = row_view(expected, r);
+                    const auto same = [&](const uint8_t* a, const uint8_t* b, size_t bytes) {
+                        return std::equal(a, a + bytes, b);
+                    };
+                    REQUIRE(same(row.codes, wanted.codes, codes_row_bytes(format, cols)));
+                    const size_t groups =
+                        static_cast<size_t>(is_float(format.element) ? 0 : groups_per_row(format, cols));
+                    REQUIRE(same(row.scales, wanted.scales, groups * float_type_bytes(format.scale)));
+                    const size_t zero_bytes = format.zero == Zero::minimum   ? float_type_bytes(format.scale)
+                                              : format.zero == Zero::integer ? 1
+                                                                             : 0;
+                    REQUIRE(same(row.zeros, wanted.zeros, groups * zero_bytes));
+                }
+                ++checked;
+            }
+        }
+    }
+    CHECK(checked > 100);
 }

@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "formats/float_types.h"
+#include "formats/tile_packer.h"
 
 namespace quant {
 namespace {
@@ -231,41 +232,14 @@ Weight Run::weight(const HostWeight& w, const Layout* layout, Activation activat
 }
 
 std::vector<uint8_t> pack(const Layout& layout, const HostWeight& w) {
-    const WeightView view = w.view();
-    const size_t tile_bytes = layout.tile_bytes(w.format, w.cols);
-    std::vector<uint8_t> tiles(layout_bytes(layout, w.format, w.rows, w.cols), 0xff);
-    std::vector<uint8_t> aligned(tile_bytes + 64);  // a tile starts at a multiple of 64
-    uint8_t* tile = aligned.data() + (64 - reinterpret_cast<uintptr_t>(aligned.data()) % 64);
-    const int64_t groups = groups_per_row(w.format, w.cols);
-    const int64_t supers = w.format.super_group ? (w.cols + w.format.super_group - 1) / w.format.super_group : 0;
-    for (int64_t first = 0; first < w.rows; first += layout.tile_rows) {
-        const int rows = static_cast<int>(std::min<int64_t>(layout.tile_rows, w.rows - first));
-        PackRows p;
-        p.format = w.format;
-        p.cols = w.cols;
-        p.rows = rows;
-        std::vector<uint8_t> codes(rows * w.cols), scale_codes(rows * groups), offset_codes(rows * groups);
-        std::vector<float> scales(rows * groups), offsets(rows * groups), coarse_scales(rows * supers),
-            coarse_offsets(rows * supers);
-        const size_t row_bytes = codes_row_bytes(w.format, w.cols);
-        for (int r = 0; r < rows; ++r) {
-            if (is_float(w.format.element)) continue;
-            unpack_row(view, first + r, &codes[r * w.cols], &scales[r * groups], &offsets[r * groups]);
-            if (supers)
-                unpack_nested_row(view, first + r, &scale_codes[r * groups], &offset_codes[r * groups],
-                                  &coarse_scales[r * supers], &coarse_offsets[r * supers]);
-        }
-        p.codes = is_float(w.format.element) ? w.codes.data() + first * row_bytes : codes.data();
-        p.scales = scales.data();
-        p.offsets = offsets.data();
-        if (supers) {
-            p.scale_codes = scale_codes.data();
-            p.offset_codes = offset_codes.data();
-            p.coarse_scales = coarse_scales.data();
-            p.coarse_offsets = coarse_offsets.data();
-        }
-        layout.pack(p, tile);
-        std::memcpy(tiles.data() + first / layout.tile_rows * tile_bytes, tile, tile_bytes);
+    RowSource source(w.view(), w.format);
+    TilePacker packer(source, layout, w.rows, w.cols);
+    std::vector<uint8_t> tiles;
+    std::vector<uint8_t> scratch(packer.scratch_bytes() + 64, 0xff);  // a tile starts at a multiple of 64
+    uint8_t* aligned = scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64);
+    for (int64_t i = 0; i * layout.tile_rows < w.rows; ++i) {
+        const uint8_t* tile = packer.tile(i, aligned);
+        tiles.insert(tiles.end(), tile, tile + packer.tile_bytes());
     }
     return tiles;
 }

@@ -5,7 +5,6 @@
 #include <cstring>
 #include <random>
 
-#include "formats/decode.h"
 #include "tests/loopback.h"
 
 namespace quant {
@@ -157,14 +156,10 @@ using Matrix = std::vector<std::vector<double>>;
 Matrix decode_all(const Checkpoint& c, const std::string& name) {
     const TensorInfo* t = c.find(name);
     if (!t) return {};
-    std::vector<uint8_t> scratch;
-    const WeightView view = c.view(*t, scratch);
-    Matrix m(t->rows, std::vector<double>(t->cols));
-    std::vector<float> row(t->cols);
-    for (int64_t r = 0; r < t->rows; ++r) {
-        decode_row(view, r, row.data());
-        std::copy(row.begin(), row.end(), m[r].begin());
-    }
+    const std::vector<float> values = c.values(*t);
+    Matrix m;
+    for (int64_t r = 0; r < t->rows; ++r)
+        m.emplace_back(values.begin() + r * t->cols, values.begin() + (r + 1) * t->cols);
     return m;
 }
 

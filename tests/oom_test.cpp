@@ -176,7 +176,7 @@ TEST_CASE("every failed allocation is a status and leaks nothing", "[oom]") {
     const std::string path = (std::filesystem::temp_directory_path() / "quant_oom_test.gguf").string();
     {
         TestServices services;
-        save_checkpoint(*checkpoint, {}, services.pool, path, [](float) {});
+        save_checkpoint(*checkpoint, {}, nullptr, services.pool, path, [](float) {});
     }
     std::vector<char> gguf;
     {

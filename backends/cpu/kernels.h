@@ -6,7 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "backends/cpu/layout_rows.h"
+#include "core/backend.h"
+#include "formats/layout_rows.h"
 
 #if defined(__aarch64__) || defined(_M_ARM64)
 #define QUANT_ARM_64

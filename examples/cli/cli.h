@@ -43,7 +43,7 @@ struct ChatOptions : ModelOptions {
     SamplingOptions sampling;
 };
 struct QuantizeOptions : Options {
-    std::string in, out, scheme, head;
+    std::string in, out, scheme, head, pack;
 };
 struct PerplexityOptions : ModelOptions {
     std::string file, against, against_scheme, against_kv;

@@ -111,6 +111,9 @@ struct CommandLine {
         sub->add_option("--scheme", quantize_options.scheme,
                         "a16w8:g32:sym, a16w4:g32, a8w8, ... (default: as stored)");
         sub->add_option("--head", quantize_options.head, "Scheme of the output head alone (default: the scheme)");
+        sub->add_option(
+            "--pack", quantize_options.pack,
+            "Lay the weights out for this device, \"cpu\" or one that `quant devices` lists: loads at once");
         add_common(sub, quantize_options);
 
         sub = add(app, "perplexity", "Perplexity of a text; divergence from another model", perplexity,

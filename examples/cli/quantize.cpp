@@ -12,10 +12,9 @@ int quantize(const QuantizeOptions& options) {
     {
         Progress progress;
         quant_error error{};
-        check(quant_quantize_file(runtime.get(), options.in.c_str(), options.out.c_str(),
-                                  options.scheme.empty() ? nullptr : options.scheme.c_str(),
-                                  options.head.empty() ? nullptr : options.head.c_str(), Progress::callback, &progress,
-                                  &error),
+        const auto given = [](const std::string& text) { return text.empty() ? nullptr : text.c_str(); };
+        check(quant_quantize_file(runtime.get(), options.in.c_str(), options.out.c_str(), given(options.scheme),
+                                  given(options.head), given(options.pack), Progress::callback, &progress, &error),
               error);
     }
     const double seconds = process_seconds();

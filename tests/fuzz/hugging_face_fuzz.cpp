@@ -1,7 +1,7 @@
 // Any bytes as one file of a Hugging Face directory whose other files are in order: a checkpoint or one Error. The
 // first byte of the input says which file.
 #include "checkpoints/checkpoint.h"
-#include "formats/decode.h"
+#include "formats/row_source.h"
 #include "tests/checkpoint_fixture.h"
 
 using namespace quant;
@@ -48,10 +48,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
     try {
         const auto c = open_checkpoint(model.directory.path(), (size & 1) != 0);
         for (const TensorInfo& t : c->tensors) {
-            std::vector<uint8_t> scratch;
-            const WeightView w = c->view(t, scratch);
-            std::vector<float> row(static_cast<size_t>(w.cols));
-            for (const int64_t r : {int64_t{0}, w.rows - 1}) decode_row(w, r, row.data());
+            std::vector<uint8_t> file_scratch;
+            RowSource source(c->view(t, file_scratch), Format{});
+            std::vector<uint8_t> scratch(source.scratch_bytes());
+            for (const int64_t r : {int64_t{0}, t.rows - 1}) source.row(r, scratch.data());
         }
     } catch (const Error&) {
     }

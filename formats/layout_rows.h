@@ -19,7 +19,7 @@
 //   [column][R].
 // Columns are padded to a block and rows to a tile, with codes and scales of zero.
 #pragma once
-#include "core/backend.h"
+#include "formats/layout.h"
 
 namespace quant {
 

@@ -1,4 +1,4 @@
-#include "backends/cpu/layout_rows.h"
+#include "formats/layout_rows.h"
 
 #include <cstring>
 
