@@ -6,7 +6,6 @@
 #include <cstring>
 
 #include "checkpoints/gguf_writer.h"
-#include "formats/decode.h"
 #include "formats/error.h"
 #include "formats/row_source.h"
 #include "formats/tile_packer.h"
@@ -87,10 +86,11 @@ std::vector<Output> plan_outputs(const Checkpoint& checkpoint, const LlamaConfig
         else
             add(t.name, t, t.format);
     }
-    if (config.tied) {  // a head in another format than the embedding is a tensor of its own
+    if (config.tied) {  // a head that is not as the embedding is a tensor of its own
         const TensorInfo& table = *checkpoint.find("token_embd.weight");
-        if (device || choose_scheme(checkpoint, table, choice, true).weight != table.format)
-            add_linear("output.weight", table, true);
+        add_linear("output.weight", table, true);
+        const PlannedTensor& head = outputs.back().planned;
+        if (!head.layout && head.format == table.format) outputs.pop_back();
     }
     if (checkpoint.metadata.text(config.architecture + ".rope.scaling.type", "") == "llama3" &&
         !checkpoint.find("rope_freqs.weight")) {
