@@ -163,7 +163,7 @@ TEST_CASE("the command says what is wrong in one line and with its status", "[cl
     CHECK(quant({"--version"}).out == "quant 0.1.0\n");
 }
 
-TEST_CASE("tokenize gives the reference's ids", "[cli]") {
+TEST_CASE("tokenize gives the reference's ids", "[cli][slow]") {
     const json cases = reference()["tokenizer_cases"];
     for (const json& test : cases) {
         const std::string text = test["text"];

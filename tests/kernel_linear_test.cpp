@@ -303,6 +303,18 @@ TEST_CASE("every linear kernel computes what the reference does", "[kernels][lin
             }
 }
 
+TEST_CASE("every listed scheme has a fast linear on every device", "[kernels][linear]") {
+    for (const auto& tested : tested_devices())
+        for (int i = 0; const char* name = scheme_listed(i); ++i) {
+            Scheme s;
+            REQUIRE(scheme_parse(name, &s));
+            INFO(name << " on " << tested->name());
+            const Kernel* kernel = find_linear(tested->device.backend(), s.weight, s.activation, 256, 256);
+            REQUIRE(kernel != nullptr);
+            CHECK(kernel->weights->tile_rows > 0);
+        }
+}
+
 TEST_CASE("linear kernels do not saturate", "[kernels][linear]") {
     Rig rig;
     Random random(2);
