@@ -424,12 +424,14 @@ void append_neon_kernels(std::vector<Kernel>& table, bool exact) {
 #if defined(QUANT_ARM_64)
 void append_neon_dotprod_kernels(std::vector<Kernel>& table, bool exact) {
     if (!exact) append(table, {QUANT_INT8_KERNELS("neon_dotprod", kernels_neon_dotprod)});
-    append(table, {QUANT_S8_KERNELS("neon_dotprod", kernels_neon_dotprod) QUANT_KERNEL_TABLE("neon_dotprod", kernels_neon_dotprod)});
+    append(table, {QUANT_S8_KERNELS("neon_dotprod", kernels_neon_dotprod)
+                       QUANT_KERNEL_TABLE("neon_dotprod", kernels_neon_dotprod)});
 }
 
 void append_neon_i8mm_kernels(std::vector<Kernel>& table, bool exact) {
     if (!exact) append(table, {QUANT_INT8_KERNELS("neon_i8mm", kernels_neon_i8mm)});
-    append(table, {QUANT_S8_KERNELS("neon_i8mm", kernels_neon_i8mm) QUANT_KERNEL_TABLE("neon_i8mm", kernels_neon_i8mm)});
+    append(table,
+           {QUANT_S8_KERNELS("neon_i8mm", kernels_neon_i8mm) QUANT_KERNEL_TABLE("neon_i8mm", kernels_neon_i8mm)});
 }
 #endif
 
