@@ -179,7 +179,7 @@ TEST_CASE("tokenize gives the reference's ids", "[cli][slow]") {
     CHECK(quant({"tokenize", model}, "Hello world").out == "377 288 4071 1020\n");
 }
 
-TEST_CASE("eval gives the reference's logits and continuations", "[cli]") {
+TEST_CASE("eval gives the reference's logits and continuations", "[cli][slow]") {
     const json prompts = reference()["prompts"];
     for (const json& prompt : prompts) {
         CAPTURE(prompt["text"].get<std::string>());
@@ -205,7 +205,7 @@ TEST_CASE("eval gives the reference's logits and continuations", "[cli]") {
     }
 }
 
-TEST_CASE("run prints the generated text and nothing else", "[cli]") {
+TEST_CASE("run prints the generated text and nothing else", "[cli][slow]") {
     const json prompt = reference()["prompts"][0];
     const std::vector<std::string> greedy = {"run", model, "--scheme", "f32", "-n", "64", "--temp", "0"};
     auto with = [&](std::vector<std::string> more) {
