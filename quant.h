@@ -136,7 +136,7 @@ QUANT_API quant_status quant_model_save(const quant_model* m, const char* path, 
 /* The same without loading: checkpoint in, GGUF file out, one tensor in memory at a time. scheme NULL = as stored;
  * head: see quant_model_options. pack: a processor's device ("cpu", "cpu:avx2"); the weights are then laid out as its
  * kernels want them, so that it uses the mapped file itself and loads it at once. Every other device loads the file
- * too and arranges the weights anew. NULL: not packed. */
+ * too and arranges the weights anew. UNSUPPORTED if no weight can be packed for it. NULL: not packed. */
 QUANT_API quant_status quant_quantize_file(quant_runtime* rt, const char* in, const char* out, const char* scheme,
                                            const char* head, const char* pack, quant_progress_fn progress, void* user,
                                            quant_error* err);

@@ -15,6 +15,10 @@ class RowSource {
     RowSource(const WeightView& view, const Format& target);
 
     const Format& format() const { return target_; }
+    // All of the matrix in that layout, if it is stored so; else null.
+    const uint8_t* tiles(const Layout& layout) const {
+        return view_.layout == &layout && !encoder_ && view_.head_rows == 0 ? view_.codes : nullptr;
+    }
     size_t scratch_bytes() const { return encode_scratch_ + stored_scratch_; }  // for row()
 
     // One row in the target format, as a view of one row (its pointers start at that row's entries): inside the source,

@@ -68,6 +68,7 @@ PackRows TilePacker::take_apart(int64_t first, int rows, uint8_t* scratch) {
 }
 
 const uint8_t* TilePacker::tile(int64_t index, uint8_t* scratch) {
+    if (const uint8_t* const packed = source_.tiles(layout_)) return packed + static_cast<size_t>(index) * tile_bytes_;
     const int64_t first = index * layout_.tile_rows;
     const int rows = static_cast<int>(std::min<int64_t>(layout_.tile_rows, rows_ - first));
     layout_.pack(take_apart(first, rows, scratch), scratch + tile_);

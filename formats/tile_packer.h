@@ -12,7 +12,7 @@ class TilePacker {
 
     size_t tile_bytes() const { return tile_bytes_; }
     size_t scratch_bytes() const { return scratch_bytes_; }  // for tile(), at a multiple of 64; itself one
-    // Tile `index`, in `scratch`. Thread-safe for different scratch.
+    // Tile `index`, in `scratch` or where the source has it. Thread-safe for different scratch.
     const uint8_t* tile(int64_t index, uint8_t* scratch);
 
   private:

@@ -7,6 +7,7 @@
 #include "formats/error.h"
 #include "formats/row_source.h"
 #include "formats/tile_packer.h"
+#include "models/batches.h"
 
 namespace quant {
 
@@ -17,8 +18,6 @@ bool same_codes(const Format& a, const Format& b) {
 }
 
 namespace {
-
-constexpr int64_t batch_elements = 2 << 20;  // between two calls of progress: well under 50 ms of work
 
 // Every value of `from` is a value of `to`.
 bool holds_exactly(const Format& to, const Format& from) {
@@ -137,8 +136,14 @@ uint64_t WeightLoader::source_bytes() const {
         if (!node.weight) continue;
         const Entry& e = entry(node.weight);
         if (e.kind != Entry::Kind::linear) continue;
-        for (const Part& p : e.parts) bytes += codes_bytes(p.tensor->format, p.tensor->rows, p.tensor->cols);
+        bytes += linear_source_bytes(e);
     }
+    return bytes;
+}
+
+uint64_t WeightLoader::linear_source_bytes(const Entry& e) {
+    uint64_t bytes = 0;
+    for (const Part& p : e.parts) bytes += codes_bytes(p.tensor->format, p.tensor->rows, p.tensor->cols);
     return bytes;
 }
 
@@ -256,7 +261,7 @@ bool WeightLoader::adopt(Slice& slice, const uint8_t* host, size_t bytes) {
 void WeightLoader::load_linear(Entry& e, ThreadPool& threads, const std::function<void(uint64_t)>& progress) {
     Weight& w = e.weight;
     if (adopt_linear(e)) {
-        progress(w.data.bytes);
+        progress(linear_source_bytes(e));
         return load_bias(e);
     }
     const bool stored = w.layout->tile_rows == 0;
@@ -268,27 +273,20 @@ void WeightLoader::load_linear(Entry& e, ThreadPool& threads, const std::functio
         RowSource source(checkpoint_.view(*part.tensor, file_scratch), w.format);
         std::optional<TilePacker> packer;
         if (!stored) packer.emplace(source, *w.layout, part.rows, w.cols);
-        const size_t slot_bytes = stored ? source.scratch_bytes() : packer->scratch_bytes();
-        std::vector<uint8_t> scratch(slot_bytes * threads.threads() + 64);
-        uint8_t* scratch_base = scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64);
-        auto load_rows = [&](int64_t index, uint8_t* base) {
+        auto load_rows = [&](int64_t index, uint8_t* scratch) {
             if (stored) {
                 const int64_t end = std::min<int64_t>(part.rows, (index + 1) * tile_rows);
-                for (int64_t r = index * tile_rows; r < end; ++r) store_row(w, first_row + r, source.row(r, base));
+                for (int64_t r = index * tile_rows; r < end; ++r) store_row(w, first_row + r, source.row(r, scratch));
             } else {
                 const size_t bytes = packer->tile_bytes();
                 stage_.backend->write(w.data.buffer, static_cast<size_t>(first_row / tile_rows + index) * bytes,
-                                      packer->tile(index, base), bytes);
+                                      packer->tile(index, scratch), bytes);
             }
         };
-        const int64_t items = (part.rows + tile_rows - 1) / tile_rows;
-        const int64_t batch =
-            std::max<int64_t>(threads.threads(), batch_elements / std::max<int64_t>(1, w.cols * tile_rows));
-        for (int64_t i = 0; i < items; i += batch) {
-            const int n = static_cast<int>(std::min(batch, items - i));
-            threads.parallel(n, [&](int item, int slot) { load_rows(i + item, scratch_base + slot * slot_bytes); });
-            progress(codes_row_bytes(part.tensor->format, w.cols) * tile_rows * n);
-        }
+        run_in_batches(threads, (part.rows + tile_rows - 1) / tile_rows, w.cols * tile_rows,
+                       stored ? source.scratch_bytes() : packer->scratch_bytes(), load_rows, [&](int64_t items) {
+                           progress(codes_row_bytes(part.tensor->format, w.cols) * tile_rows * items);
+                       });
         checkpoint_.release(*part.tensor);
         first_row += part.rows;
     }

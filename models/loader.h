@@ -57,6 +57,7 @@ class WeightLoader : public WeightSource {
     struct Entry;
     Entry& add(const std::string& name, const Format& format, int64_t rows, int64_t cols);
     Entry& entry(const Weight* w) const;
+    static uint64_t linear_source_bytes(const Entry& e);
     const Layout* layout_of(const Entry& e) const;
     Slice allocate(size_t bytes);
     bool adopt(Slice& slice, const uint8_t* host, size_t bytes);  // false: this device cannot

@@ -4,16 +4,16 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 
 #include "checkpoints/gguf_writer.h"
 #include "formats/error.h"
 #include "formats/row_source.h"
 #include "formats/tile_packer.h"
+#include "models/batches.h"
 
 namespace quant {
 namespace {
-
-constexpr int64_t batch_elements = 2 << 20;  // between two calls of progress
 
 struct Output {
     PlannedTensor planned;
@@ -27,7 +27,7 @@ int linear_index(const std::string& name) {
                                             ".attn_output.weight", ".ffn_gate.weight", ".ffn_up.weight",
                                             ".ffn_down.weight"};
     if (name.compare(0, 4, "blk.") != 0) return -1;
-    for (int i = 0; i < 7; ++i) {
+    for (int i = 0; i < static_cast<int>(std::size(parts)); ++i) {
         const size_t n = std::strlen(parts[i]);
         if (name.size() > n && name.compare(name.size() - n, n, parts[i]) == 0) return i;
     }
@@ -136,8 +136,6 @@ class MatrixWriter {
         codes_.resize(codes_bytes(format, view.rows, view.cols));
         scales_.resize(scales_bytes(format, view.rows, view.cols));
         zeros_.resize(zeros_bytes(format, view.rows, view.cols));
-        const size_t slot_bytes = source.scratch_bytes();
-        scratch_.resize(slot_bytes * threads_.threads() + 1);
         auto row = [&](int64_t r, uint8_t* scratch) {
             const WeightView one = source.row(r, scratch);
             std::memcpy(codes_.data() + static_cast<size_t>(r) * row_bytes, one.codes, row_bytes);
@@ -148,12 +146,9 @@ class MatrixWriter {
             if (parameters.zero_bytes)
                 std::memcpy(zeros_.data() + index * parameters.zero_bytes, one.zeros, parameters.zero_bytes);
         };
-        const int64_t batch = std::max<int64_t>(1, batch_elements / std::max<int64_t>(1, view.cols));
-        for (int64_t first = 0; first < view.rows; first += batch) {
-            const int n = static_cast<int>(std::min(batch, view.rows - first));
-            threads_.parallel(n, [&](int item, int slot) { row(first + item, scratch_.data() + slot * slot_bytes); });
-            progress_(codes_row_bytes(view.format, view.cols) * static_cast<uint64_t>(n));
-        }
+        run_in_batches(threads_, view.rows, view.cols, source.scratch_bytes(), row, [&](int64_t rows) {
+            progress_(codes_row_bytes(view.format, view.cols) * static_cast<uint64_t>(rows));
+        });
         writer.tensor(codes_.data(), scales_.data(), zeros_.data());
     }
 
@@ -161,24 +156,21 @@ class MatrixWriter {
     void write_tiles(GgufWriter& writer, const WeightView& view, RowSource& source, const Layout& layout) {
         TilePacker packer(source, layout, view.rows, view.cols);
         codes_.resize(layout_bytes(layout, source.format(), view.rows, view.cols));
-        scratch_.resize(packer.scratch_bytes() * threads_.threads() + 64);
-        uint8_t* const base = scratch_.data() + (64 - reinterpret_cast<uintptr_t>(scratch_.data()) % 64);
-        const int64_t tiles = (view.rows + layout.tile_rows - 1) / layout.tile_rows;
-        const int64_t batch = std::max<int64_t>(1, batch_elements / std::max<int64_t>(1, view.cols * layout.tile_rows));
-        for (int64_t first = 0; first < tiles; first += batch) {
-            const int n = static_cast<int>(std::min(batch, tiles - first));
-            threads_.parallel(n, [&](int item, int slot) {
-                std::memcpy(codes_.data() + static_cast<size_t>(first + item) * packer.tile_bytes(),
-                            packer.tile(first + item, base + slot * packer.scratch_bytes()), packer.tile_bytes());
+        const auto tile = [&](int64_t index, uint8_t* scratch) {
+            std::memcpy(codes_.data() + static_cast<size_t>(index) * packer.tile_bytes(), packer.tile(index, scratch),
+                        packer.tile_bytes());
+        };
+        run_in_batches(
+            threads_, (view.rows + layout.tile_rows - 1) / layout.tile_rows, view.cols * layout.tile_rows,
+            packer.scratch_bytes(), tile, [&](int64_t tiles) {
+                progress_(codes_row_bytes(view.format, view.cols) * static_cast<uint64_t>(tiles) * layout.tile_rows);
             });
-            progress_(codes_row_bytes(view.format, view.cols) * static_cast<uint64_t>(n) * layout.tile_rows);
-        }
         writer.tensor(codes_.data(), nullptr, nullptr);
     }
 
     ThreadPool& threads_;
     std::function<void(uint64_t)> progress_;
-    std::vector<uint8_t> codes_, scales_, zeros_, scratch_;
+    std::vector<uint8_t> codes_, scales_, zeros_;
 };
 
 }  // namespace
