@@ -3,6 +3,7 @@
 #include <math_constants.h>
 
 #include <algorithm>
+#include <climits>
 
 #include "backends/cuda/attention.cuh"
 #include "backends/cuda/emit.h"
@@ -17,6 +18,7 @@ constexpr int most_split_rows = 64;
 // ---- Any head dimension -------------------------------------------------------------------------------------------
 
 // A warp for a row and head: a lane has two positions of a page for the scores, then every 32nd column of the values.
+template <CacheKind kind>
 __global__ void __launch_bounds__(32) attention_any(StepView step, AttentionArguments a) {
     extern __shared__ float shared[];  // query [head_dim], mean [head_dim], weights [64]
     allow_next();
@@ -34,13 +36,14 @@ __global__ void __launch_bounds__(32) attention_any(StepView step, AttentionArgu
     const int kv_head = head / (a.heads / a.kv_heads);
     float largest = -CUDART_INF_F, total = 0;
     for (int page = range.begin / page_positions; page * page_positions < range.end; ++page) {
-        const CachePage at(step, pages_at, page, a, kv_head);
+        const CachePage at(step.page(pages_at + page), a.cache, kv_head);
         float score[2];
         float risen = largest;
         for (int j = 0; j < 2; ++j) {
             const int p = lane + 32 * j, position = page * page_positions + p;
             float sum = 0;
-            for (int i = 0; i < dim; ++i) sum = __fmaf_rn(query[i], __half2float(at.keys[i * page_positions + p]), sum);
+            for (int i = 0; i < dim; ++i)
+                sum = __fmaf_rn(query[i], cached_value<kind>(at.keys, i * page_positions + p, at.key_scales + p), sum);
             score[j] = position >= range.begin && position < range.end ? sum * a.scale : -CUDART_INF_F;
             risen = fmaxf(risen, score[j]);
         }
@@ -60,7 +63,7 @@ __global__ void __launch_bounds__(32) attention_any(StepView step, AttentionArgu
         for (int i = lane; i < dim; i += 32) {
             float value = mean[i] * shrink;
             for (int p = first; p < last; ++p)
-                value = __fmaf_rn(weights[p], __half2float(at.values[p * dim + i]), value);
+                value = __fmaf_rn(weights[p], cached_value<kind>(at.values, p * dim + i, at.value_scales + p), value);
             mean[i] = value;
         }
         __syncwarp();
@@ -68,8 +71,7 @@ __global__ void __launch_bounds__(32) attention_any(StepView step, AttentionArgu
     for (int i = lane; i < dim; i += 32) a.out[row * a.out_stride + head * dim + i] = mean[i] / total;
 }
 
-// ---- Head dimensions 64 and 128
-// --------------------------------------------------------------------------------------
+// ---- Head dimensions 64 and 128 ------------------------------------------------------------------------------------
 
 struct SplitArguments {
     int splits, groups;  // groups: blocks that share one key head's query heads
@@ -77,44 +79,53 @@ struct SplitArguments {
     uint32_t* arrived;   // [row][kv head][group]
 };
 
-__device__ inline uint4 load_cached(const __half* at) {
-    uint4 v;
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                 : "l"(at));
-    return v;
-}
-__device__ inline void to_floats(const uint4& v, float (&f)[8]) {
-    const __half2* h = reinterpret_cast<const __half2*>(&v);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        const float2 pair = __half22float2(h[i]);
-        f[2 * i] = pair.x;
-        f[2 * i + 1] = pair.y;
+// Eight numbers of the cache, side by side.
+template <CacheKind kind>
+struct Eight {
+    uint32_t words[kind == CacheKind::f16 ? 4 : 2];
+    __device__ void load(const uint8_t* numbers, int64_t index) {
+        if constexpr (kind == CacheKind::f16)
+            asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+                         : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                         : "l"(numbers + index * 2));
+        else
+            asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];"
+                         : "=r"(words[0]), "=r"(words[1])
+                         : "l"(numbers + index));
     }
-}
+    __device__ void to_floats(float (&f)[8]) const {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            float2 pair;
+            if constexpr (kind == CacheKind::f16)
+                pair = __half22float2(*reinterpret_cast<const __half2*>(&words[i]));
+            else
+                pair = __half22float2(code_pair<kind>(words[i / 2] >> i % 2 * 16));
+            f[2 * i] = pair.x;
+            f[2 * i + 1] = pair.y;
+        }
+    }
+};
 
 // A warp takes 16 positions of a page at a time, all its loads in flight together. Scores: lane 2 d + p has positions
 // 8p..8p+7 and columns d, d + 16, ... of the keys. Values: a lane has 8 columns of every n-th position.
-template <int H, int DIM>  // H: query heads together
-__global__ void __launch_bounds__(32 * warps) attention_split(StepView step, AttentionArguments a, SplitArguments s) {
+template <int H, int DIM, CacheKind kind>  // H: query heads together
+__device__ void attend(const StepView& step, const AttentionArguments& a, const SplitArguments& s, int row) {
     constexpr int dim = DIM, vectors = DIM / 8, at_once = 32 / vectors, positions = 16, loads = DIM / 16;
+    constexpr bool codes = kind != CacheKind::f16;
     extern __shared__ float shared[];
     __shared__ float warp_largest[warps][H], warp_total[warps][H];
     __shared__ bool is_last;
-    allow_next();
-    const int row = blockIdx.z, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const bool idle = row >= step.rows(false);
-    const Range range = visible(step, idle ? 0 : row, a.window);
-    const int pages_at = step.first_page(idle ? 0 : row);
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const Range range = visible(step, row, a.window);
+    const int pages_at = step.first_page(row);
     const int kv_head = blockIdx.y / s.groups, per_kv = a.heads / a.kv_heads;
     const int first_head = kv_head * per_kv + blockIdx.y % s.groups * H;
     const int count = min(H, kv_head * per_kv + per_kv - first_head);
     const int first_unit = range.begin / positions, units = (range.end - 1) / positions - first_unit + 1;
     const int split_units = max(2 * warps, (units + s.splits - 1) / s.splits);
     const int active = (units + split_units - 1) / split_units;
-    wait_for_previous();
-    if (idle || static_cast<int>(blockIdx.x) >= active) return;
+    if (static_cast<int>(blockIdx.x) >= active) return;
 
     float* query = shared;                          // [dim][H]
     float* weights = query + H * dim;               // [warps][16][H]
@@ -138,15 +149,24 @@ __global__ void __launch_bounds__(32 * warps) attention_split(StepView step, Att
     const int last_unit = first_unit + min(units, static_cast<int>(blockIdx.x + 1) * split_units);
     for (int unit = first_unit + blockIdx.x * split_units + warp; unit < last_unit; unit += warps) {
         const int page = unit * positions / page_positions, in_page = unit * positions % page_positions;
-        const CachePage at(step, pages_at, page, a, kv_head);
+        const CachePage at(step.page(pages_at + page), a.cache, kv_head);
         const int low = range.begin - unit * positions, high = range.end - unit * positions;
-        uint4 keys[loads], values[loads];
+        Eight<kind> keys[loads], values[loads];
+        float value_scales[loads];
 #pragma unroll
         for (int i = 0; i < loads; ++i)
-            keys[i] = load_cached(at.keys + (lane / 2 + 16 * i) * page_positions + in_page + lane % 2 * 8);
+            keys[i].load(at.keys, (lane / 2 + 16 * i) * page_positions + in_page + lane % 2 * 8);
 #pragma unroll
-        for (int i = 0; i < loads; ++i)
-            values[i] = load_cached(at.values + (in_page + turn + i * at_once) * dim + vector * 8);
+        for (int i = 0; i < loads; ++i) values[i].load(at.values, (in_page + turn + i * at_once) * dim + vector * 8);
+        float key_scale[8];
+        if constexpr (codes) {
+            Eight<CacheKind::f16> scales;
+            scales.load(reinterpret_cast<const uint8_t*>(at.key_scales), in_page + lane % 2 * 8);
+            scales.to_floats(key_scale);
+#pragma unroll
+            for (int i = 0; i < loads; ++i)
+                value_scales[i] = __half2float(at.value_scales[in_page + turn + i * at_once]);
+        }
         float score[H][8];
 #pragma unroll
         for (int h = 0; h < H; ++h)
@@ -155,7 +175,7 @@ __global__ void __launch_bounds__(32 * warps) attention_split(StepView step, Att
 #pragma unroll
         for (int i = 0; i < loads; ++i) {
             float k[8];
-            to_floats(keys[i], k);
+            keys[i].to_floats(k);
 #pragma unroll
             for (int h = 0; h < H; ++h) {
                 const float x = query[(lane / 2 + 16 * i) * H + h];
@@ -171,6 +191,7 @@ __global__ void __launch_bounds__(32 * warps) attention_split(StepView step, Att
                 float v = score[h][j];
 #pragma unroll
                 for (int i = 2; i < 32; i *= 2) v += __shfl_xor_sync(0xffffffffu, v, i);
+                if (codes) v *= key_scale[j];
                 const int p = lane % 2 * 8 + j;
                 score[h][j] = p >= low && p < high ? v : -CUDART_INF_F;
                 risen = fmaxf(risen, score[h][j]);
@@ -196,10 +217,10 @@ __global__ void __launch_bounds__(32 * warps) attention_split(StepView step, Att
             const int p = turn + i * at_once;
             if (p < low || p >= high) continue;  // nothing was written there
             float v[8];
-            to_floats(values[i], v);
+            values[i].to_floats(v);
 #pragma unroll
             for (int h = 0; h < H; ++h) {
-                const float weight = my_weights[p * H + h];
+                const float weight = codes ? my_weights[p * H + h] * value_scales[i] : my_weights[p * H + h];
 #pragma unroll
                 for (int j = 0; j < 8; ++j) mean[h][j] = __fmaf_rn(weight, v[j], mean[h][j]);
             }
@@ -266,13 +287,26 @@ __global__ void __launch_bounds__(32 * warps) attention_split(StepView step, Att
     }
 }
 
-template <int H, int DIM>
+template <int H, int DIM, CacheKind kind>
+__global__ void __launch_bounds__(32 * warps) attention_split(StepView step, AttentionArguments a, SplitArguments s) {
+    allow_next();
+    wait_for_previous();
+    const int rows = step.rows(false);
+    for (int row = blockIdx.z; row < rows; row += gridDim.z) {
+        if (a.short_sequences && step.sequence(step.sequence_of(row)).rows >= fewest_mma_rows) continue;
+        attend<H, DIM, kind>(step, a, s, row);
+        __syncthreads();  // the next row writes where this one's results may still be read
+    }
+}
+
+template <int H, int DIM, CacheKind kind>
 void launch_split(Recorder& recorder, const AttentionArguments& a) {
-    const int rows = recorder.max_rows, per_kv = a.heads / a.kv_heads;
+    const int rows = std::min(recorder.max_rows, a.short_sequences ? most_split_rows : INT_MAX);
+    const int per_kv = a.heads / a.kv_heads;
     SplitArguments s{};
     s.groups = (per_kv + H - 1) / H;
     const int64_t blocks = int64_t{rows} * a.kv_heads * s.groups;
-    s.splits = rows > most_split_rows || blocks > Recorder::counters
+    s.splits = rows < recorder.max_rows || rows > most_split_rows || blocks > Recorder::counters
                    ? 1
                    : static_cast<int>(std::min<int64_t>(64, 1 + 4 * recorder.traits.multiprocessors / blocks));
     if (s.splits > 1) {
@@ -280,25 +314,28 @@ void launch_split(Recorder& recorder, const AttentionArguments& a) {
         s.arrived = recorder.zeroed_counters;
     }
     const size_t shared = (H * DIM + warps * 16 * H + warps * 32 * H * 8) * sizeof(float);
-    recorder.launch(attention_split<H, DIM>, dim3(s.splits, a.kv_heads * s.groups, rows), dim3(32 * warps), shared,
-                    recorder.view(), a, s);
+    recorder.launch(attention_split<H, DIM, kind>, dim3(s.splits, a.kv_heads * s.groups, rows), dim3(32 * warps),
+                    shared, recorder.view(), a, s);
 }
 
-template <int DIM>
+template <int DIM, CacheKind kind>
 void launch_heads(Recorder& recorder, const AttentionArguments& a) {
     const int per_kv = a.heads / a.kv_heads;
-    if (per_kv == 1) return launch_split<1, DIM>(recorder, a);
-    if (per_kv == 2) return launch_split<2, DIM>(recorder, a);
-    launch_split<4, DIM>(recorder, a);
+    if (per_kv == 1) return launch_split<1, DIM, kind>(recorder, a);
+    if (per_kv == 2) return launch_split<2, DIM, kind>(recorder, a);
+    launch_split<4, DIM, kind>(recorder, a);
 }
 
-}  // namespace
+template <CacheKind kind>
+void launch_kind(Recorder& recorder, const AttentionArguments& a) {
+    if (a.head_dim == 64) return launch_heads<64, kind>(recorder, a);
+    if (a.head_dim == 128) return launch_heads<128, kind>(recorder, a);
+    const size_t shared = (2 * a.head_dim + page_positions) * sizeof(float);
+    recorder.launch(attention_any<kind>, dim3(a.heads, recorder.max_rows), dim3(32), shared, recorder.view(), a);
+}
 
-AttentionArguments attention_arguments(const Bound& b) {
+AttentionArguments arguments(const Bound& b) {
     const Node& n = b.node;
-    CacheShape one_layer;
-    one_layer.kv_heads = n.kv_heads;
-    one_layer.head_dim = n.head_dim;
     AttentionArguments a{};
     a.q = f32_pointer(b.in[0]);
     a.q_stride = b.in[0].stride;
@@ -309,17 +346,34 @@ AttentionArguments attention_arguments(const Bound& b) {
     a.head_dim = n.head_dim;
     a.window = n.window;
     a.scale = n.scale;
-    a.layer_at = static_cast<int64_t>(n.layer * one_layer.layer_bytes());
-    a.values_at = static_cast<int64_t>(one_layer.layer_bytes() / 2);
+    a.cache = cache_places(n);
     return a;
 }
 
+void launch_exact(Recorder& recorder, const AttentionArguments& a) {
+    switch (a.cache.kind) {
+        case CacheKind::s8:
+            return launch_kind<CacheKind::s8>(recorder, a);
+        case CacheKind::e4m3:
+            return launch_kind<CacheKind::e4m3>(recorder, a);
+        default:
+            return launch_kind<CacheKind::f16>(recorder, a);
+    }
+}
+
+}  // namespace
+
 void emit_attention(Recorder& recorder, const Bound& b) {
-    const AttentionArguments a = attention_arguments(b);
-    if (a.head_dim == 64) return launch_heads<64>(recorder, a);
-    if (a.head_dim == 128) return launch_heads<128>(recorder, a);
-    const size_t shared = (2 * a.head_dim + page_positions) * sizeof(float);
-    recorder.launch(attention_any, dim3(a.heads, recorder.max_rows), dim3(32), shared, recorder.view(), a);
+    launch_exact(recorder, arguments(b));
+}
+
+void emit_attention_f16(Recorder& recorder, const Bound& b) {
+    AttentionArguments a = arguments(b);
+    if (recorder.max_rows > 2 * fewest_mma_rows) {
+        launch_attention_mma(recorder, a);
+        a.short_sequences = true;
+    }
+    launch_exact(recorder, a);
 }
 
 }  // namespace cuda

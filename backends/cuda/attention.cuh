@@ -1,6 +1,6 @@
 // What the attention kernels share.
 #pragma once
-#include "backends/cuda/device.cuh"
+#include "backends/cuda/cache_page.cuh"
 #include "backends/cuda/recorder.h"
 
 namespace quant {
@@ -12,9 +12,13 @@ struct AttentionArguments {
     int64_t q_stride, out_stride;
     int heads, kv_heads, head_dim, window;
     float scale;
-    int64_t layer_at, values_at;  // bytes, in a page
+    CachePlaces cache;
+    bool short_sequences;  // only the rows of sequences with fewer than fewest_mma_rows
 };
-AttentionArguments attention_arguments(const Bound& bound);
+
+// attention_mma.cu: head dimensions 64 and 128, all rows but those of short sequences.
+constexpr int fewest_mma_rows = 8;
+void launch_attention_mma(Recorder& recorder, const AttentionArguments& a);
 
 // The positions that a row sees.
 struct Range {
@@ -24,17 +28,6 @@ __device__ inline Range visible(const StepView& step, int row, int window) {
     const int end = step.position(row) + 1;
     return {window ? max(0, end - window) : 0, end};
 }
-
-// One key head's part of a page: keys [head_dim][64], values [64][head_dim].
-struct CachePage {
-    const __half *keys, *values;
-    __device__ CachePage(const StepView& step, int first_page, int page, const AttentionArguments& a, int kv_head) {
-        const uint8_t* layer = step.page(first_page + page) + a.layer_at;
-        const int64_t head = static_cast<int64_t>(kv_head) * a.head_dim * page_positions;
-        keys = reinterpret_cast<const __half*>(layer) + head;
-        values = reinterpret_cast<const __half*>(layer + a.values_at) + head;
-    }
-};
 
 }  // namespace cuda
 }  // namespace quant

@@ -33,6 +33,15 @@ struct StepView {
     QUANT_DEVICE_FUNCTION StepSequenceWords sequence(int index) const {
         return reinterpret_cast<const StepSequenceWords*>(words + header + 4 * max_rows)[index];
     }
+    // Of the sequences, whose rows ascend, the one with this row.
+    QUANT_DEVICE_FUNCTION int sequence_of(int row) const {
+        int low = 0;
+        for (int high = sequences(); high - low > 1;) {
+            const int middle = (low + high) / 2;
+            (sequence(middle).first_row <= row ? low : high) = middle;
+        }
+        return low;
+    }
     QUANT_DEVICE_FUNCTION uint8_t* page(int index) const {
         return reinterpret_cast<uint8_t* const*>(words + header + 8 * max_rows)[index];
     }

@@ -7,16 +7,19 @@ namespace cuda {
 
 // rowwise.cu
 void emit_embed(Recorder& recorder, const Bound& bound);
-void emit_rope_angles(Recorder& recorder, const Bound& bound);
 void emit_row_function(Recorder& recorder, const Bound& bound);  // rmsnorm, silu_mul, quantize and their fusions
 void emit_add(Recorder& recorder, const Bound& bound);
 void emit_select_rows(Recorder& recorder, const Bound& bound);
+
+// rope.cu
+void emit_rope_angles(Recorder& recorder, const Bound& bound);
 void emit_rope(Recorder& recorder, const Bound& bound);
 void emit_cache_write(Recorder& recorder, const Bound& bound);
 void emit_rope_cache_write(Recorder& recorder, const Bound& bound);
 
 // attention.cu
 void emit_attention(Recorder& recorder, const Bound& bound);
+void emit_attention_f16(Recorder& recorder, const Bound& bound);  // many rows: queries, probabilities rounded to f16
 
 // linear_plain.cu: any format, float32 sums (integer ones where they define the result)
 void emit_linear_plain(Recorder& recorder, const Bound& bound);

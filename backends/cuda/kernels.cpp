@@ -10,8 +10,8 @@ namespace {
 bool any(const Node&, const Weight*, const Value*, const Value*) {
     return true;
 }
-bool accepts_cache(const Node& node, const Weight*, const Value*, const Value*) {
-    return node.cache == CacheKind::f16;
+bool accepts_tensor_heads(const Node& node, const Weight*, const Value*, const Value*) {
+    return node.head_dim == 64 || node.head_dim == 128;
 }
 bool is_f32_vector(const Weight* w) {
     return w && w->format.element == Element::f32;
@@ -79,6 +79,9 @@ std::vector<Kernel> kernel_table(const DeviceTraits& traits, bool exact) {
         table.push_back({add ? "cuda plain linear_add" : "cuda plain linear", op, &layout_plain, accepts_plain,
                          emit_linear_plain, nullptr});
     }
+    if (!exact)
+        table.push_back(
+            {"cuda f16 attention", Op::attention, nullptr, accepts_tensor_heads, emit_attention_f16, "f16"});
     const Kernel rows[] = {
         {"cuda embed", Op::embed, nullptr, accepts_table, emit_embed, nullptr},
         {"cuda rope_angles", Op::rope_angles, nullptr, accepts_vector, emit_rope_angles, nullptr},
@@ -90,9 +93,9 @@ std::vector<Kernel> kernel_table(const DeviceTraits& traits, bool exact) {
         {"cuda add", Op::add, nullptr, any, emit_add, nullptr},
         {"cuda select_rows", Op::select_rows, nullptr, any, emit_select_rows, nullptr},
         {"cuda rope", Op::rope, nullptr, any, emit_rope, nullptr},
-        {"cuda cache_write", Op::cache_write, nullptr, accepts_cache, emit_cache_write, nullptr},
-        {"cuda rope_cache_write", Op::rope_cache_write, nullptr, accepts_cache, emit_rope_cache_write, nullptr},
-        {"cuda attention", Op::attention, nullptr, accepts_cache, emit_attention, nullptr},
+        {"cuda cache_write", Op::cache_write, nullptr, any, emit_cache_write, nullptr},
+        {"cuda rope_cache_write", Op::rope_cache_write, nullptr, any, emit_rope_cache_write, nullptr},
+        {"cuda attention", Op::attention, nullptr, any, emit_attention, nullptr},
     };
     table.insert(table.end(), std::begin(rows), std::end(rows));
     return table;

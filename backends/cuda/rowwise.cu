@@ -1,4 +1,4 @@
-// Ops whose rows do not meet: embedding, norms, activations, quantization, rotary positions, the cache's write.
+// Ops whose rows do not meet: embedding, norms, activations, quantization.
 #include <cfloat>
 
 #include "backends/cuda/device.cuh"
@@ -194,83 +194,6 @@ __global__ void select_rows(StepView step, RowArguments a) {
     reinterpret_cast<float*>(a.out)[row * a.out_stride + c] = a.in0[step.output_row(row) * a.in0_stride + c];
 }
 
-// ---- Rotary positions and the cache
-// -----------------------------------------------------------------------------------
-
-__global__ void rope_angles(StepView step, const float* frequencies, float* out, int64_t stride, int half) {
-    allow_next();
-    wait_for_previous();
-    const int row = blockIdx.x, i = threadIdx.x;
-    if (row >= step.rows(false) || i >= half) return;
-    const float angle = static_cast<float>(step.position(row)) * frequencies[i];
-    double sine, cosine;
-    sincos(static_cast<double>(angle), &sine, &cosine);
-    out[row * stride + 2 * i] = static_cast<float>(cosine);
-    out[row * stride + 2 * i + 1] = static_cast<float>(sine);
-}
-
-// As in formats/float_types.h: a NaN keeps its sign and first bits.
-__device__ inline uint16_t f32_to_f16(float x) {
-    const uint32_t u = __float_as_uint(x), a = u & 0x7fffffff;
-    if (a > 0x7f800000u) return static_cast<uint16_t>(0x7e00 | (a >> 13 & 0x3ff) | (u >> 16 & 0x8000));
-    return __half_as_ushort(__float2half_rn(x));
-}
-
-struct RopeArguments {
-    const float *q, *k, *v, *angles;  // k, v: null if there is nothing to write into the cache
-    float* out;
-    int64_t q_stride, k_stride, v_stride, angles_stride, out_stride;
-    int heads, kv_heads, head_dim;
-    bool adjacent, turn_k;
-    int64_t layer_at, values_at;  // bytes, in a page
-};
-
-// One block a row; a thread turns pairs of q, then of k, and copies v.
-__global__ void rope(StepView step, RopeArguments a) {
-    allow_next();
-    wait_for_previous();
-    const int row = blockIdx.x, half = a.head_dim / 2;
-    if (row >= step.rows(false)) return;
-    const float* angles = a.angles + row * a.angles_stride;
-    uint16_t *keys = nullptr, *values = nullptr;
-    int at = 0;
-    if (a.k) {
-        const int position = step.position(row);
-        uint8_t* page = step.page(step.first_page(row) + position / page_positions) + a.layer_at;
-        at = position % page_positions;
-        keys = reinterpret_cast<uint16_t*>(page);
-        values = reinterpret_cast<uint16_t*>(page + a.values_at);
-    }
-    const int q_pairs = a.q ? a.heads * half : 0, k_pairs = a.k ? a.kv_heads * half : 0;
-    for (int n = blockIdx.y * blockDim.x + threadIdx.x; n < q_pairs + k_pairs; n += gridDim.y * blockDim.x) {
-        const bool is_q = n < q_pairs;
-        const int pair = is_q ? n : n - q_pairs, head = pair / half, i = pair % half;
-        const int first = a.adjacent ? 2 * i : i, second = a.adjacent ? 2 * i + 1 : i + half;
-        const float* x = (is_q ? a.q + row * a.q_stride : a.k + row * a.k_stride) + head * a.head_dim;
-        float left = x[first], right = x[second];
-        if (is_q || a.turn_k) {
-            const float cosine = angles[2 * i], sine = angles[2 * i + 1], l = left, r = right;
-            left = l * cosine - r * sine;
-            right = l * sine + r * cosine;
-        }
-        if (is_q) {
-            float* y = a.out + row * a.out_stride + head * a.head_dim;
-            y[first] = left;
-            y[second] = right;
-        } else {
-            uint16_t* y = keys + static_cast<int64_t>(head) * a.head_dim * page_positions + at;
-            y[first * page_positions] = f32_to_f16(left);
-            y[second * page_positions] = f32_to_f16(right);
-        }
-    }
-    if (!a.k) return;
-    for (int n = blockIdx.y * blockDim.x + threadIdx.x; n < a.kv_heads * a.head_dim; n += gridDim.y * blockDim.x) {
-        const int head = n / a.head_dim, i = n % a.head_dim;
-        values[(static_cast<int64_t>(head) * page_positions + at) * a.head_dim + i] =
-            f32_to_f16(a.v[row * a.v_stride + n]);
-    }
-}
-
 // ---- Host ---------------------------------------------------------------------------------------------------------
 
 dim3 elements(const Recorder& recorder, int64_t cols) {
@@ -308,36 +231,6 @@ void launch_row_function(Recorder& recorder, const Bound& b) {
                     a);
 }
 
-RopeArguments rope_arguments(const Bound& b) {
-    const Node& n = b.node;
-    RopeArguments a{};
-    a.heads = n.heads;
-    a.kv_heads = n.kv_heads;
-    a.head_dim = n.head_dim;
-    a.adjacent = n.adjacent_pairs;
-    CacheShape one_layer;
-    one_layer.kv_heads = n.kv_heads;
-    one_layer.head_dim = n.head_dim;
-    a.layer_at = static_cast<int64_t>(n.layer * one_layer.layer_bytes());
-    a.values_at = static_cast<int64_t>(one_layer.layer_bytes() / 2);
-    if (b.node.out >= 0) {
-        a.out = f32_pointer(b.out);
-        a.out_stride = b.out.stride;
-    }
-    return a;
-}
-
-void launch_rope(Recorder& recorder, const RopeArguments& a) {
-    const int pairs = ((a.q ? a.heads : 0) + (a.k ? a.kv_heads : 0)) * a.head_dim / 2;
-    const int parts = recorder.max_rows > 64 ? 1 : (pairs + 255) / 256;
-    recorder.launch(rope, dim3(recorder.max_rows, parts), dim3(256), 0, recorder.view(), a);
-}
-
-void set_operand(const Operand& o, const float*& pointer, int64_t& stride) {
-    pointer = f32_pointer(o);
-    stride = o.stride;
-}
-
 }  // namespace
 
 void emit_embed(Recorder& recorder, const Bound& b) {
@@ -349,13 +242,6 @@ void emit_embed(Recorder& recorder, const Bound& b) {
     t.groups = groups_per_row(w.format, w.cols);
     recorder.launch(embed, elements(recorder, w.cols), dim3(row_threads), 0, recorder.view(), t, f32_pointer(b.out),
                     b.out.stride);
-}
-
-void emit_rope_angles(Recorder& recorder, const Bound& b) {
-    const int half = static_cast<int>(b.out.cols / 2);
-    recorder.launch(rope_angles, dim3(recorder.max_rows), dim3((half + 31) / 32 * 32), 0, recorder.view(),
-                    reinterpret_cast<const float*>(device_pointer(b.node.weight->data)), f32_pointer(b.out),
-                    b.out.stride, half);
 }
 
 void emit_row_function(Recorder& recorder, const Bound& b) {
@@ -380,30 +266,6 @@ void emit_add(Recorder& recorder, const Bound& b) {
 void emit_select_rows(Recorder& recorder, const Bound& b) {
     recorder.launch(select_rows, elements(recorder, b.out.cols), dim3(row_threads), 0, recorder.view(),
                     row_arguments(b));
-}
-
-void emit_rope(Recorder& recorder, const Bound& b) {
-    RopeArguments a = rope_arguments(b);
-    set_operand(b.in[0], a.q, a.q_stride);
-    set_operand(b.in[1], a.angles, a.angles_stride);
-    launch_rope(recorder, a);
-}
-
-void emit_cache_write(Recorder& recorder, const Bound& b) {
-    RopeArguments a = rope_arguments(b);
-    set_operand(b.in[0], a.k, a.k_stride);
-    set_operand(b.in[1], a.v, a.v_stride);
-    launch_rope(recorder, a);
-}
-
-void emit_rope_cache_write(Recorder& recorder, const Bound& b) {
-    RopeArguments a = rope_arguments(b);
-    a.turn_k = true;
-    set_operand(b.in[0], a.q, a.q_stride);
-    set_operand(b.in[1], a.k, a.k_stride);
-    set_operand(b.in[2], a.v, a.v_stride);
-    set_operand(b.in[3], a.angles, a.angles_stride);
-    launch_rope(recorder, a);
 }
 
 }  // namespace cuda
