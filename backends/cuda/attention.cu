@@ -110,15 +110,14 @@ struct Eight {
 // A warp takes 16 positions of a page at a time, all its loads in flight together. Scores: lane 2 d + p has positions
 // 8p..8p+7 and columns d, d + 16, ... of the keys. Values: a lane has 8 columns of every n-th position.
 template <int H, int DIM, CacheKind kind>  // H: query heads together
-__device__ void attend(const StepView& step, const AttentionArguments& a, const SplitArguments& s, int row) {
+__device__ void attend(const StepView& step, const AttentionArguments& a, const SplitArguments& s, int row,
+                       const Range& range, int pages_at) {
     constexpr int dim = DIM, vectors = DIM / 8, at_once = 32 / vectors, positions = 16, loads = DIM / 16;
     constexpr bool codes = kind != CacheKind::f16;
     extern __shared__ float shared[];
     __shared__ float warp_largest[warps][H], warp_total[warps][H];
     __shared__ bool is_last;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const Range range = visible(step, row, a.window);
-    const int pages_at = step.first_page(row);
     const int kv_head = blockIdx.y / s.groups, per_kv = a.heads / a.kv_heads;
     const int first_head = kv_head * per_kv + blockIdx.y % s.groups * H;
     const int count = min(H, kv_head * per_kv + per_kv - first_head);
@@ -290,13 +289,25 @@ __device__ void attend(const StepView& step, const AttentionArguments& a, const 
 template <int H, int DIM, CacheKind kind>
 __global__ void __launch_bounds__(32 * warps) attention_split(StepView step, AttentionArguments a, SplitArguments s) {
     allow_next();
-    wait_for_previous();
     const int rows = step.rows(false);
+    bool waited = false;
     for (int row = blockIdx.z; row < rows; row += gridDim.z) {
-        if (a.short_sequences && step.sequence(step.sequence_of(row)).rows >= fewest_mma_rows) continue;
-        attend<H, DIM, kind>(step, a, s, row);
+        if (a.short_sequences) {
+            const StepSequenceWords sequence = step.sequence(step.sequence_of(row));
+            if (sequence.rows >= fewest_mma_rows) {
+                const int left = sequence.first_row + sequence.rows - 1 - row;
+                row += left / gridDim.z * gridDim.z;
+                continue;
+            }
+        }
+        const Range range = visible(step, row, a.window);
+        const int pages_at = step.first_page(row);
+        if (!waited) wait_for_previous();
+        waited = true;
+        attend<H, DIM, kind>(step, a, s, row, range, pages_at);
         __syncthreads();  // the next row writes where this one's results may still be read
     }
+    if (!waited) wait_for_previous();
 }
 
 template <int H, int DIM, CacheKind kind>

@@ -285,11 +285,22 @@ class CudaBackend : public Backend {
         return static_cast<uint8_t*>(data);
     }
 
+    // The linear that runs next, around the plan's end; i if there is none.
+    static size_t linear_after(const std::vector<Bound>& nodes, size_t i) {
+        for (size_t k = 1; k < nodes.size(); ++k)
+            if (nodes[(i + k) % nodes.size()].kernel->weights) return (i + k) % nodes.size();
+        return i;
+    }
+
     static void emit(Recorder& recorder, const std::vector<Bound>& nodes) {
-        const std::vector<Folded> folded = fold_norms(nodes, recorder.max_rows);
+        const std::vector<Folded> folded = fold(nodes, recorder.traits, recorder.max_rows);
         for (size_t i = 0; i < nodes.size(); ++i) {
             if (folded[i].away) continue;
-            recorder.norm = folded[i].norm;
+            recorder.producer = folded[i].producer;
+            recorder.consumer = folded[i].consumer;
+            const size_t next = linear_after(nodes, i);
+            recorder.next_weight = nodes[next].kernel->weights ? nodes[next].node.weight : nullptr;
+            recorder.next_in_pairs = folded[next].consumer != nullptr;
             nodes[i].kernel->emit(recorder, nodes[i]);
         }
     }

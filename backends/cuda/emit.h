@@ -25,6 +25,7 @@ void emit_attention_f16(Recorder& recorder, const Bound& bound);  // many rows: 
 void emit_linear_plain(Recorder& recorder, const Bound& bound);
 // linear.cpp: layout "fragments" on tensor cores
 void emit_linear_fragments(Recorder& recorder, const Bound& bound);
+void emit_linear_e4m3(Recorder& recorder, const Bound& bound);  // may sum e4m3 products as Hopper does
 
 }  // namespace cuda
 }  // namespace quant

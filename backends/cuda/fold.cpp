@@ -1,6 +1,7 @@
 #include "backends/cuda/fold.h"
 
 #include "backends/cuda/layouts.h"
+#include "backends/cuda/linear.h"
 
 namespace quant {
 namespace cuda {
@@ -10,22 +11,59 @@ bool overlap(const Slice& a, const Slice& b) {
     return a.buffer == b.buffer && a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes;
 }
 
+// Of linear_rows.cuh, each of whose blocks repeats what is folded, row after row.
+constexpr int most_rows_repeated = 2;
+
+int readers(const std::vector<Bound>& nodes, int value) {
+    int n = 0;
+    for (const Bound& b : nodes)
+        for (int in : b.node.in) n += in == value;
+    return n;
+}
+
+// The linear's input is what `producer` makes.
+bool takes(const std::vector<Bound>& nodes, const Bound& producer, const Bound& linear, const DeviceTraits& traits,
+           int max_rows) {
+    const bool is_norm = producer.node.op == Op::rmsnorm;
+    if (!is_norm && producer.node.op != Op::silu_mul) return false;
+    if (linear.node.in[0] != producer.node.out || linear.kernel->weights != &layout_fragments) return false;
+    if (readers(nodes, producer.node.out) != 1) return false;
+    if (has_tokens_laid_out(traits, max_rows, linear)) return true;
+    // The producer's input may already be free when the linear writes: blocks would read what others have written.
+    return is_norm && max_rows <= most_rows_repeated && !overlap(producer.in[0].data, linear.out.data);
+}
+
+// `silu` is of the two halves of the linear's result, and nothing else is.
+bool gives(const std::vector<Bound>& nodes, const Bound& linear, const Bound& silu, const DeviceTraits& traits,
+           int max_rows) {
+    if (silu.node.op != Op::silu_mul || linear.node.op != Op::linear) return false;
+    if (linear.kernel->weights != &layout_fragments || has_tokens_laid_out(traits, max_rows, linear)) return false;
+    const int64_t half = silu.out.cols;
+    if (linear.node.weight->rows != 2 * half || half % 16 != 0) return false;
+    for (int i = 0; i < 2; ++i) {
+        const Slice &part = silu.in[i].data, &whole = linear.out.data;
+        if (part.buffer != whole.buffer || part.offset != whole.offset + i * half * sizeof(float)) return false;
+        if (silu.in[i].stride != linear.out.stride || readers(nodes, silu.node.in[i]) != 1) return false;
+    }
+    return readers(nodes, linear.node.out) == 0;
+}
+
 }  // namespace
 
-std::vector<Folded> fold_norms(const std::vector<Bound>& nodes, int max_rows) {
+std::vector<Folded> fold(const std::vector<Bound>& nodes, const DeviceTraits& traits, int max_rows) {
     std::vector<Folded> folded(nodes.size());
-    if (max_rows > most_folded_rows) return folded;
     for (size_t i = 0; i + 1 < nodes.size(); ++i) {
-        const Bound &norm = nodes[i], &linear = nodes[i + 1];
-        if (norm.node.op != Op::rmsnorm || linear.kernel->weights != &layout_fragments) continue;
-        if (linear.node.in[0] != norm.node.out) continue;
-        int readers = 0;
-        for (const Bound& b : nodes)
-            for (int in : b.node.in) readers += in == norm.node.out;
-        // The norm's input may already be free when the linear writes: blocks would read what others have written.
-        if (readers == 1 && !overlap(norm.in[0].data, linear.out.data)) {
+        if (folded[i].away) continue;
+        if (takes(nodes, nodes[i], nodes[i + 1], traits, max_rows)) {
             folded[i].away = true;
-            folded[i + 1].norm = &norm;
+            folded[i + 1].producer = &nodes[i];
+            continue;
+        }
+        const Bound& source = folded[i].producer ? *folded[i].producer : nodes[i];  // of what the linear reads
+        if (gives(nodes, nodes[i], nodes[i + 1], traits, max_rows) &&
+            !overlap(source.in[0].data, nodes[i + 1].out.data)) {
+            folded[i + 1].away = true;
+            folded[i].consumer = &nodes[i + 1];
         }
     }
     return folded;

@@ -1,19 +1,18 @@
-// What a plan of few rows computes inside its linears: each kernel less saves its start and a round trip of its result.
+// What a plan computes inside its linears: each kernel less saves its start and a round trip of its result.
 #pragma once
 #include <vector>
 
-#include "core/backend.h"
+#include "backends/cuda/recorder.h"
 
 namespace quant {
 namespace cuda {
 
 struct Folded {
-    bool away = false;            // another node computes this one
-    const Bound* norm = nullptr;  // of a linear: the rmsnorm that makes its input
+    bool away = false;                // another node computes this one
+    const Bound* producer = nullptr;  // of a linear: the rmsnorm or silu_mul that makes its input
+    const Bound* consumer = nullptr;  // of a linear: the silu_mul of its result's two halves
 };
-std::vector<Folded> fold_norms(const std::vector<Bound>& nodes, int max_rows);
-
-constexpr int most_folded_rows = 8;
+std::vector<Folded> fold(const std::vector<Bound>& nodes, const DeviceTraits& traits, int max_rows);
 
 }  // namespace cuda
 }  // namespace quant

@@ -51,6 +51,9 @@ bool accepts_codes(const Node&, const Weight* w, const Value* in0, const Value*)
     return w && in0 && in0->type != ValueType::f32 && !integer_product(*w, *in0) && fragments_hold(w->format) &&
            (w->format.element == Element::bf16) == bf16;
 }
+bool accepts_e4m3(const Node&, const Weight* w, const Value* in0, const Value*) {
+    return w && in0 && in0->type == ValueType::e4m3 && w->format.element == Element::e4m3 && fragments_hold(w->format);
+}
 bool accepts_plain(const Node&, const Weight* w, const Value* in0, const Value*) {
     return w && in0 && (!integer_product(*w, *in0) || w->cols <= most_integer_columns);
 }
@@ -68,6 +71,9 @@ std::vector<Kernel> kernel_table(const DeviceTraits& traits, bool exact) {
             if (traits.architecture >= 80)
                 table.push_back({add ? "cuda bf16 linear_add" : "cuda bf16 linear", op, fragments, accepts_floats<true>,
                                  emit_linear_fragments, "bf16"});
+            if (traits.architecture == 90)
+                table.push_back({add ? "cuda e4m3 linear_add" : "cuda e4m3 linear", op, fragments, accepts_e4m3,
+                                 emit_linear_e4m3, "sums of 128 of 14 bits"});
         }
         table.push_back({add ? "cuda int8 linear_add" : "cuda int8 linear", op, fragments, accepts_integers,
                          emit_linear_fragments, nullptr});

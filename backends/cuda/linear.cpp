@@ -19,6 +19,10 @@ bool is_integer(const Bound& b) {
     return b.in[0].type == ValueType::s8 && !is_float(f.element) && f.element != Element::e4m3 && one_scale_per_row(f);
 }
 
+bool is_aligned(const void* p) {
+    return reinterpret_cast<uintptr_t>(p) % 16 == 0;
+}
+
 LinearArguments arguments(const Bound& b) {
     const Weight& w = *b.node.weight;
     const FragmentTile tile = fragment_tile(w.format, w.cols);
@@ -39,7 +43,7 @@ LinearArguments arguments(const Bound& b) {
     a.in = device_pointer(b.in[0].data);
     a.in_stride = b.in[0].stride;
     a.in_type = b.in[0].type;
-    a.in_aligned = reinterpret_cast<uintptr_t>(a.in) % 16 == 0 && a.in_stride % 4 == 0;
+    a.in_aligned = is_aligned(a.in) && a.in_stride % 4 == 0;
     if (a.in_type != ValueType::f32) a.row_scales = row_scales(b.in[0]);
     if (b.node.op == Op::linear_add) {
         a.add = f32_pointer(b.in[1]);
@@ -87,8 +91,10 @@ size_t divide(LinearArguments& a, const Weight& w, bool integer, int tiles_of_8,
         const int bytes = stages * tile.stage_cols * element;
         a.x_pitch = bytes + (128 + pad - bytes % 128) % 128;
         a.x_sums = a.x_rows * std::max(1, stages * tile.stage_cols / 32);
-        a.groups = static_cast<int>(std::min<int64_t>(a.tile_count, std::max(1, traits.multiprocessors / a.parts)));
-        a.group_tiles = static_cast<int>((a.tile_count + a.groups - 1) / a.groups);
+        const int unit = a.pairs ? 2 : 1;
+        const int64_t units = a.tile_count / unit;
+        a.groups = static_cast<int>(std::min<int64_t>(units, std::max(1, traits.multiprocessors / a.parts)));
+        a.group_tiles = static_cast<int>((units + a.groups - 1) / a.groups) * unit;
         const int64_t share = (static_cast<int64_t>(a.group_tiles) * stages + row_warps - 1) / row_warps;
         a.segments = static_cast<int>(std::min<int64_t>(a.group_tiles, share / fewest + 2));
         const size_t shared = static_cast<size_t>(a.x_rows) * a.x_pitch + a.x_sums * sizeof(float) +
@@ -98,54 +104,82 @@ size_t divide(LinearArguments& a, const Weight& w, bool integer, int tiles_of_8,
     fail(QUANT_ERR_UNSUPPORTED, "CUDA: " + w.name + " is too wide for this device's shared memory");
 }
 
-// Many rows on Hopper; false: there is no kernel for it.
-bool emit_many(Recorder& recorder, const Bound& b, LinearArguments a) {
-    if (recorder.traits.architecture != 90 || recorder.max_rows <= most_few_rows) return false;
+// Each warp of linear_rows.cuh fetches the beginning of what the same warp will read of the next weight.
+void prefetch(LinearArguments& a, const Recorder& recorder) {
+    const Weight* next = recorder.next_weight;
+    if (!next || !next->layout) return;
+    constexpr int64_t most_bytes = 8 << 10;  // 16 MiB in all: less than what the cache can hold beside the activations
+    const int64_t bytes = static_cast<int64_t>(layout_bytes(*next->layout, next->format, next->rows, next->cols));
+    a.next = device_pointer(next->data);
+    a.next_parts = recorder.next_in_pairs ? 2 : 1;
+    a.next_shares = static_cast<int64_t>(a.groups) * a.parts * row_warps;
+    a.next_part_stride = bytes / a.next_parts / 16 * 16;
+    a.next_stride = a.next_part_stride / a.next_shares / 16 * 16;
+    a.next_bytes = static_cast<int>(std::min(most_bytes / a.next_parts, a.next_stride));
+}
+
+// many::Mode of a linear of many rows on Hopper; none: linear_rows.cuh has it.
+enum ManyMode { none = -1, codes, promoted, scaled, integer, e4m3 };
+ManyMode many_mode(const DeviceTraits& traits, int max_rows, const Bound& b) {
+    if (traits.architecture != 90 || max_rows <= most_few_rows) return none;
+    const Format& f = b.node.weight->format;
+    const FragmentTile tile = fragment_tile(f, b.node.weight->cols);
+    if (is_integer(b)) return integer;
+    const bool one_scale = is_float(f.element) || one_scale_per_row(f);
+    if (b.kernel->emit == emit_linear_e4m3) return one_scale || tile.group_blocks % 4 == 0 ? e4m3 : none;
+    if (one_scale) return codes;
+    if (f.element == Element::e4m3) return tile.group_blocks % 2 == 0 ? promoted : none;
+    // Weights rounded to f16, as the activations are; where those are exact codes, the product must be, too.
+    return tile.half_parameters && b.in[0].type == ValueType::f32 ? scaled : none;
+}
+
+void emit_many(Recorder& recorder, const Bound& b, LinearArguments a, ManyMode mode) {
     const Weight& w = *b.node.weight;
-    const Format& f = w.format;
-    const FragmentTile tile = fragment_tile(f, w.cols);
-    enum { codes, promoted, scaled, integer } mode = codes;  // many::Mode
-    if (is_integer(b)) {
-        mode = integer;
-    } else if (!is_float(f.element) && !one_scale_per_row(f)) {
-        if (f.element == Element::e4m3) {
-            if (tile.group_blocks % 2 != 0) return false;
-            mode = promoted;
-        } else {
-            // Weights rounded to f16, as the activations are; where those are exact codes, the product must be, too.
-            if (!tile.half_parameters || a.in_type != ValueType::f32) return false;
-            mode = scaled;
-        }
-    }
-    const ManyKernel k = many_kernel(f.element, mode, recorder.max_rows > 128);
-    const int columns = mode == integer ? 128 : 64;
-    const int64_t chunks = (w.cols + columns - 1) / columns;
+    const ManyKernel k = many_kernel(w.format.element, mode, recorder.max_rows > 128);
+    const int columns = mode == integer || mode == e4m3 ? 128 : 64;
+    const int64_t chunks = many_chunks(w.cols, columns);
     const int blocks = (recorder.max_rows + k.tokens - 1) / k.tokens;
     const size_t bytes = static_cast<size_t>(blocks) * chunks * k.tokens * 128;
     uint8_t* memory = recorder.workspace(bytes + blocks * k.tokens * sizeof(float));
     a.tokens = memory;
     a.x_rows = k.tokens;
     if (mode == codes && a.has_offsets) a.token_sums = reinterpret_cast<float*>(memory + bytes);
-    recorder.launch(token_kernel(f.element, mode), dim3(recorder.max_rows), dim3(256), 0, recorder.view(), a);
-    recorder.launch(k.kernel, dim3(blocks, static_cast<unsigned>((a.tile_count + 7) / 8)), dim3(384), k.shared_bytes,
-                    recorder.view(), a);
-    return true;
+    recorder.launch(token_kernel(w.format.element, mode), dim3(recorder.max_rows), dim3(256), 0, recorder.view(), a);
+    recorder.launch(k.kernel, dim3(blocks, static_cast<unsigned>((a.tile_count + many_tiles - 1) / many_tiles)),
+                    dim3(384), k.shared_bytes, recorder.view(), a);
 }
 
 }  // namespace
 
+bool has_tokens_laid_out(const DeviceTraits& traits, int max_rows, const Bound& linear) {
+    return many_mode(traits, max_rows, linear) != none;
+}
+
 void emit_linear_fragments(Recorder& recorder, const Bound& b) {
     const Weight& w = *b.node.weight;
     LinearArguments a = arguments(b);
-    if (recorder.norm) {
-        const Operand& x = recorder.norm->in[0];
+    if (recorder.producer) {
+        const Bound& producer = *recorder.producer;
+        const Operand& x = producer.in[0];
         a.in = device_pointer(x.data);
         a.in_stride = x.stride;
-        a.in_aligned = reinterpret_cast<uintptr_t>(a.in) % 16 == 0 && a.in_stride % 4 == 0;
-        a.norm_gain = reinterpret_cast<const float*>(device_pointer(recorder.norm->node.weight->data));
-        a.norm_eps = recorder.norm->node.eps;
+        const float* other;
+        if (producer.node.op == Op::rmsnorm) {
+            other = a.norm_gain = reinterpret_cast<const float*>(device_pointer(producer.node.weight->data));
+            a.norm_eps = producer.node.eps;
+        } else {
+            other = a.up = f32_pointer(producer.in[1]);
+            a.up_stride = producer.in[1].stride;
+        }
+        a.in_aligned = is_aligned(a.in) && is_aligned(other) && (a.in_stride | a.up_stride) % 4 == 0;
     }
-    if (emit_many(recorder, b, a)) return;
+    if (recorder.consumer) {
+        a.pairs = true;
+        a.out = f32_pointer(recorder.consumer->out);
+        a.out_stride = recorder.consumer->out.stride;
+    }
+    const ManyMode mode = many_mode(recorder.traits, recorder.max_rows, b);
+    if (mode != none) return emit_many(recorder, b, a, mode);
     const int tiles_of_8 = recorder.max_rows <= 8 ? 1 : recorder.max_rows <= 16 ? 2 : 4;
     a.x_rows = std::min(recorder.max_rows, 8 * tiles_of_8);
     const size_t shared = divide(a, w, is_integer(b), tiles_of_8, recorder.traits);
@@ -156,8 +190,16 @@ void emit_linear_fragments(Recorder& recorder, const Bound& b) {
                                        a.x_rows * sizeof(float));
         a.arrived = recorder.zeroed_counters;
     }
-    recorder.launch(rows_kernel(b, tiles_of_8), dim3(a.groups * a.parts, chunks), dim3(32 * row_warps), shared,
-                    recorder.view(), a);
+    prefetch(a, recorder);
+    // More than half of the shared memory: started early, on multiprocessors that others leave at different times, two
+    // blocks must not share one while another has none.
+    recorder.launch(rows_kernel(b, tiles_of_8), dim3(a.groups * a.parts, chunks), dim3(32 * row_warps),
+                    std::max(shared, recorder.traits.shared_memory / 2 + 1024), recorder.view(), a);
+}
+
+// The same kernels, but sums of e4m3 products may be Hopper's own.
+void emit_linear_e4m3(Recorder& recorder, const Bound& b) {
+    emit_linear_fragments(recorder, b);
 }
 
 }  // namespace cuda

@@ -8,6 +8,12 @@ namespace quant {
 namespace cuda {
 
 constexpr int row_warps = 16;  // of a block of linear_rows.cuh
+// linear_wgmma.cuh: weight tiles of a block; columns are counted in chunks, and an even number of those.
+constexpr int many_tiles = 8, many_chunks_together = 2;
+QUANT_HOST_DEVICE inline int64_t many_chunks(int64_t cols, int chunk_cols) {
+    const int64_t wide = int64_t{many_chunks_together} * chunk_cols;
+    return (cols + wide - 1) / wide * many_chunks_together;
+}
 
 struct LinearArguments {
     // Weights.
@@ -24,14 +30,21 @@ struct LinearArguments {
     const RowScale* row_scales;
     const float* norm_gain;  // the input is rmsnorm(in) with this gain; null: it is `in`
     float norm_eps;
+    const float* up;  // the input is silu(in) * up; null: it is `in`
+    int64_t up_stride;
     const float* add;  // linear_add
     int64_t add_stride;
     float* out;
     int64_t out_stride;
     bool outputs;  // rows are the step's outputs
+    bool pairs;    // linear_rows.cuh: out is silu(first half of the rows) * second half
     // linear_rows.cuh: how blocks and warps share the work.
     int parts, groups, group_tiles, segments;
     int x_rows, x_pitch, x_sums;
+    // The next linear's weights, of which each warp prefetches the beginning of its share.
+    const uint8_t* next;
+    int64_t next_shares, next_stride, next_part_stride;
+    int next_parts, next_bytes;  // of a share
     void* partial;
     uint32_t* arrived;
     // linear_wgmma.cuh: activations laid out by lay_out_tokens.
@@ -49,9 +62,12 @@ LinearKernel rows_kernel_e4m3(int tiles_of_8, int scales);
 LinearKernel rows_kernel_u4(int tiles_of_8, int scales);
 LinearKernel rows_kernel_integer(Element element, int tiles_of_8);
 
+// Whether a linear of that many rows has its activations laid out by a kernel of its own (linear_wgmma.cuh).
+bool has_tokens_laid_out(const DeviceTraits& traits, int max_rows, const Bound& linear);
+
 struct ManyKernel {
-    LinearKernel kernel;  // null: there is none
-    int tokens;           // of a block
+    LinearKernel kernel;
+    int tokens;  // of a block
     int shared_bytes;
 };
 // wide: tiles of 256 tokens. mode: as many::Mode counts.

@@ -12,6 +12,18 @@ namespace rows {
 
 constexpr int warps = row_warps, threads = 32 * warps;
 
+// The memory is idle from a kernel's last load to the next one's first: meanwhile the second-level cache reads what
+// this warp's successor will want first.
+__device__ inline void prefetch_next(const LinearArguments& a, int64_t share, int lane) {
+#if __CUDA_ARCH__ >= 900
+    if (lane < a.next_parts && share < a.next_shares)
+        asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(a.next + lane * a.next_part_stride +
+                                                                        share * a.next_stride),
+                     "r"(a.next_bytes)
+                     : "memory");
+#endif
+}
+
 // Where sums of codes are multiplied by their group's scale.
 enum class Scales { none, row, stage, block };
 
@@ -111,15 +123,37 @@ struct Kernel {
         }
     }
 
-    // The factor of rmsnorm, from a whole row.
-    __device__ static float norm_factor(const LinearArguments& a, int64_t row, float* reduce) {
-        float sum = 0;
-#pragma unroll 4
-        for (int64_t c = threadIdx.x * 4; c < a.cols; c += threads * 4) {
-            float v[4];
-            load_quad(a, row, c, v);
+    static constexpr int at_once = 3;  // quads of a thread whose loads are in flight together
+
+    // Quads first + threadIdx.x, + threads, ... of a row; zero past the end.
+    __device__ static void load_quads(const LinearArguments& a, int64_t row, int first, int quads, int first_stage,
+                                      float (&v)[at_once][4]) {
 #pragma unroll
-            for (int i = 0; i < 4; ++i) sum = __fmaf_rn(v[i], v[i], sum);
+        for (int k = 0; k < at_once; ++k) {
+            const int q = first + k * threads + threadIdx.x;
+            const int64_t col = static_cast<int64_t>(first_stage) * stage_cols + q * 4;
+#pragma unroll
+            for (int i = 0; i < 4; ++i) v[k][i] = 0;
+            if (q < quads && col < a.cols) load_quad(a, row, col, v[k]);
+        }
+    }
+
+    // The factor of rmsnorm, from a whole row. `known`: what the thread has of it, if that is all.
+    __device__ static float norm_factor(const LinearArguments& a, int64_t row, const float (&known)[at_once][4],
+                                        bool all_known, float* reduce) {
+        float sum = 0;
+        if (all_known) {
+#pragma unroll
+            for (int k = 0; k < at_once; ++k)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) sum = __fmaf_rn(known[k][i], known[k][i], sum);
+        } else {
+            for (int64_t c = threadIdx.x * 4; c < a.cols; c += threads * 4) {
+                float v[4];
+                load_quad(a, row, c, v);
+#pragma unroll
+                for (int i = 0; i < 4; ++i) sum = __fmaf_rn(v[i], v[i], sum);
+            }
         }
         sum = block_reduce(sum, reduce, 0.f, [](float v) { return warp_sum(v); });
         return 1.f / sqrtf(sum / static_cast<float>(a.cols) + a.norm_eps);
@@ -128,25 +162,27 @@ struct Kernel {
     __device__ static void load_halves(const LinearArguments& a, const Shared& s, int64_t row, int n, int first_stage,
                                        int stages) {
         __shared__ float reduce[32];
-        constexpr int at_once = 3;  // quads of a thread whose loads are in flight together
         const int quads = stages * stage_cols / 4, units = stages * stage_cols / unit_cols;
-        const float factor = a.norm_gain ? norm_factor(a, row, reduce) : 1;
         uint8_t* to = s.x + static_cast<int64_t>(n) * a.x_pitch;
-        float row_sum = 0;
+        float row_sum = 0, factor = 1;
         for (int first = 0; first < quads; first += at_once * threads) {
             float v[at_once][4];
+            load_quads(a, row, first, quads, first_stage, v);
+            if (a.norm_gain) {
+                float gain[at_once][4];
 #pragma unroll
-            for (int k = 0; k < at_once; ++k) {
-                const int q = first + k * threads + threadIdx.x;
-                const int64_t col = static_cast<int64_t>(first_stage) * stage_cols + q * 4;
+                for (int k = 0; k < at_once; ++k) {
+                    const int64_t col =
+                        static_cast<int64_t>(first_stage) * stage_cols + (first + k * threads + threadIdx.x) * 4;
 #pragma unroll
-                for (int i = 0; i < 4; ++i) v[k][i] = 0;
-                if (q >= quads || col >= a.cols) continue;
-                load_quad(a, row, col, v[k]);
-                if (a.norm_gain)
+                    for (int i = 0; i < 4; ++i) gain[k][i] = col + i < a.cols ? a.norm_gain[col + i] : 0;
+                }
+                if (first == 0)
+                    factor = norm_factor(a, row, v, a.cols <= at_once * threads * 4 && a.parts == 1, reduce);
 #pragma unroll
-                    for (int i = 0; i < 4; ++i)
-                        if (col + i < a.cols) v[k][i] = v[k][i] * factor * a.norm_gain[col + i];
+                for (int k = 0; k < at_once; ++k)
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) v[k][i] = v[k][i] * factor * gain[k][i];
             }
 #pragma unroll
             for (int k = 0; k < at_once; ++k) {
@@ -261,8 +297,7 @@ struct Kernel {
         return reinterpret_cast<const float2*>(at)[pair];
     }
 
-    __device__ static void finish(const LinearArguments& a, int64_t row, int64_t r, Sum sum) {
-        if (r >= a.weight_rows) return;
+    __device__ static float finish(const LinearArguments& a, int64_t row, int64_t r, Sum sum) {
         float y;
         if constexpr (Integer) {  // each operation rounded once, in this order, on every device
             const float2 p = row_parameters(a, r);
@@ -280,21 +315,48 @@ struct Kernel {
         }
         if (a.bias) y = __fadd_rn(y, a.bias[r]);
         if (a.add) y = __fadd_rn(y, a.add[row * a.add_stride + r]);
-        a.out[row * a.out_stride + r] = y;
+        return y;
+    }
+
+    // A block's results, counted as its threads take them. In pairs: gate and up side by side.
+    struct Result {
+        int tile, row, in_tile;  // of the block's tiles, of its rows, of the tile's 16
+        __device__ Result(const LinearArguments& a, int e, int count) {
+            const int which = a.pairs ? e % 2 : 0, unit = a.pairs ? e / 2 : e;
+            in_tile = unit % 16;
+            row = unit / 16 % count;
+            tile = a.pairs ? unit / 16 / count * 2 + which : unit / 16 / count;
+        }
+    };
+
+    // Lanes `apart` from each other have the two results of a pair, so all of them must come here.
+    __device__ static void write(const LinearArguments& a, int64_t row, int64_t r, float y, bool mine, int apart) {
+        if (a.pairs) {
+            const float up = __shfl_down_sync(0xffffffffu, y, apart);
+            y = silu_times(y, up);
+            mine = mine && r < a.weight_rows / 2;
+        }
+        if (mine && r < a.weight_rows) a.out[row * a.out_stride + r] = y;
     }
 
     __device__ static void run(const StepView& step, const LinearArguments& a) {
         extern __shared__ uint4 memory[];
-        __shared__ int first_tile[warps], last_tile[warps];
+        __shared__ int2 warp_tiles[warps];  // first and last
         __shared__ bool arrived_last;
         const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
         const int part = blockIdx.x % a.parts, group = blockIdx.x / a.parts;
-        const int64_t tile0 = static_cast<int64_t>(group) * a.tile_count / a.groups;
-        const int tiles = static_cast<int>(static_cast<int64_t>(group + 1) * a.tile_count / a.groups - tile0);
-        const int stage0 = static_cast<int>(static_cast<int64_t>(part) * a.stages / a.parts);
-        const int stages = static_cast<int>(static_cast<int64_t>(part + 1) * a.stages / a.parts) - stage0;
-        const int64_t all = static_cast<int64_t>(tiles) * stages;
-        const int64_t begin = all * warp / warps, end = all * (warp + 1) / warps;
+        // Shares that differ by one at most.
+        const auto share = [](int n, int i, int of) { return n / of * i + min(i, n % of); };
+        const int unit = a.pairs ? 2 : 1, units_of_tiles = static_cast<int>(a.tile_count) / unit;
+        const int tile0 = share(units_of_tiles, group, a.groups) * unit;
+        const int tiles = share(units_of_tiles, group + 1, a.groups) * unit - tile0;
+        // In pairs, every second tile is of the second half.
+        const auto tile_number = [&](int tile) {
+            const int t = tile0 + tile;
+            return a.pairs ? t % 2 * units_of_tiles + t / 2 : t;
+        };
+        const int stage0 = share(a.stages, part, a.parts), stages = share(a.stages, part + 1, a.parts) - stage0;
+        const int all = tiles * stages, begin = share(all, warp, warps), end = share(all, warp + 1, warps);
         const int first_row = blockIdx.y * a.x_rows, count = min(a.x_rows, step.rows(a.outputs) - first_row);
 
         Shared s;
@@ -302,33 +364,28 @@ struct Kernel {
         s.x_sums = reinterpret_cast<float*>(s.x + static_cast<int64_t>(a.x_rows) * a.x_pitch);
         s.slots = reinterpret_cast<Sum*>(s.x_sums + a.x_sums);
         if (lane == 0) {
-            first_tile[warp] = begin < end ? static_cast<int>(begin / stages) : 1;
-            last_tile[warp] = begin < end ? static_cast<int>((end - 1) / stages) : 0;
+            warp_tiles[warp] = begin < end ? make_int2(begin / stages, (end - 1) / stages) : make_int2(1, 0);
         }
 
         // Weights never change: the first of them are on their way while the previous kernel ends.
-        struct Cursor {
-            const uint8_t* tile;
-            int stage;
-        };
-        Cursor next = {a.tiles + (tile0 + (stages ? begin / stages : 0)) * a.tile_bytes,
-                       stages ? static_cast<int>(begin % stages) : 0};
+        int next_tile = stages ? begin / stages : 0, next_stage = stages ? begin % stages : 0;
+        const uint8_t* next = a.tiles + tile_number(next_tile) * a.tile_bytes;
         StageLoad loads[depth];
         uint4 parameters[depth][scales == Scales::block ? Codec::blocks : 1];
         auto load = [&](int slot) {
-            loads[slot] = load_stage(next.tile + static_cast<int64_t>(stage0 + next.stage) * 1024 + lane * 16);
+            loads[slot] = load_stage(next + static_cast<int64_t>(stage0 + next_stage) * 1024 + lane * 16);
             if constexpr (scales == Scales::stage)
-                parameters[slot][0] = load_parameters(next.tile + a.parameters_at, a.half_parameters,
-                                                      (stage0 + next.stage) * Codec::blocks / a.group_blocks, g);
+                parameters[slot][0] = load_parameters(next + a.parameters_at, a.half_parameters,
+                                                      (stage0 + next_stage) * Codec::blocks / a.group_blocks, g);
             if constexpr (scales == Scales::block)
 #pragma unroll
                 for (int b = 0; b < Codec::blocks; ++b)
                     parameters[slot][b] = load_parameters(
-                        next.tile + a.parameters_at, a.half_parameters,
-                        min(((stage0 + next.stage) * Codec::blocks + b) / a.group_blocks, a.last_group), g);
-            if (++next.stage == stages) {
-                next.stage = 0;
-                next.tile += a.tile_bytes;
+                        next + a.parameters_at, a.half_parameters,
+                        min(((stage0 + next_stage) * Codec::blocks + b) / a.group_blocks, a.last_group), g);
+            if (++next_stage == stages) {
+                next_stage = 0;
+                next = a.tiles + tile_number(++next_tile) * a.tile_bytes;
             }
         };
 #pragma unroll
@@ -338,12 +395,12 @@ struct Kernel {
         if (count <= 0) return;
         load_x(a, s, first_row, count, stage0, stages);
         __syncthreads();
-        allow_next();
+        allow_next();  // not before: blocks of a kernel after the next would take its place
 
         Accumulator acc;
         acc.clear();
         const int units = stages * stage_cols / unit_cols;
-        int stage = stages ? static_cast<int>(begin % stages) : 0, segment = 0;
+        int stage = stages ? begin % stages : 0, segment = 0;
         int x_rows[NT], sum_rows[NT][2];
 #pragma unroll
         for (int n = 0; n < NT; ++n) {
@@ -352,7 +409,7 @@ struct Kernel {
             for (int i = 0; i < 2; ++i) sum_rows[n][i] = min(8 * n + 2 * t + i, a.x_rows - 1) * units;
         }
         Sum* my_slots = s.slots + static_cast<int64_t>(warp) * a.segments * NT * 4 * 32;
-        for (int64_t i = begin; i < end; i += depth) {
+        for (int i = begin; i < end; i += depth) {
 #pragma unroll
             for (int slot = 0; slot < depth; ++slot) {
                 if (i + slot >= end) break;
@@ -379,28 +436,39 @@ struct Kernel {
                 }
             }
         }
+        prefetch_next(a, (blockIdx.y * gridDim.x + blockIdx.x) * warps + warp, lane);
         __syncthreads();
 
         Sum* partial = reinterpret_cast<Sum*>(a.partial) +
                        (static_cast<int64_t>(blockIdx.y) * a.groups + group) * a.parts * a.group_tiles * 16 * a.x_rows;
         const int64_t part_size = static_cast<int64_t>(a.group_tiles) * 16 * a.x_rows;
         const int items = tiles * 16 * count;
-        for (int e = threadIdx.x; e < items; e += threads) {
-            const int r = e % 16, n = e / 16 % count, tile = e / 16 / count;
-            const int from = r % 8 * 4 + n % 8 / 2, value = n / 8 * 4 + r / 8 * 2 + n % 2;
+        // Four lanes a result, each with every fourth warp.
+        for (int first = 0; first < items; first += threads / 4) {
+            const int e = first + threadIdx.x / 4;
+            const Result at(a, e, count);
+            const int from = at.in_tile % 8 * 4 + at.row % 8 / 2;
+            const int value = at.row / 8 * 4 + at.in_tile / 8 * 2 + at.row % 2;
             Sum sum = 0;
-            for (int w = 0; w < warps; ++w)
-                if (tile >= first_tile[w] && tile <= last_tile[w])
-                    sum += s.slots[((w * a.segments + tile - first_tile[w]) * NT * 4 + value) * 32 + from];
-            const int64_t weight_row = (tile0 + tile) * 16 + r;
+#pragma unroll
+            for (int w = lane % 4; w < warps; w += 4) {
+                const int2 has = warp_tiles[w];
+                if (at.tile >= has.x && at.tile <= has.y)
+                    sum += s.slots[((w * a.segments + at.tile - has.x) * NT * 4 + value) * 32 + from];
+            }
+            sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+            sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+            const int64_t weight_row = static_cast<int64_t>(tile_number(at.tile)) * 16 + at.in_tile;
+            const bool mine = e < items && lane % 4 == 0, inside = e < items && weight_row < a.weight_rows;
             if constexpr (!Integer && scales == Scales::row) {
-                const float2 p = row_parameters(a, weight_row);
+                const float2 p = inside ? row_parameters(a, weight_row) : make_float2(0, 0);
                 sum = sum * (p.x * (1 / Codec::unit));
-                if (a.has_offsets) sum = __fmaf_rn(a.is_minimum ? p.y : -p.y * p.x, s.x_sums[n], sum);
+                if (a.has_offsets) sum = __fmaf_rn(a.is_minimum ? p.y : -p.y * p.x, s.x_sums[at.row], sum);
             }
             if (a.parts == 1)
-                finish(a, first_row + n, weight_row, sum);
-            else
+                write(a, first_row + at.row, weight_row, inside ? finish(a, first_row + at.row, weight_row, sum) : 0,
+                      mine, 4);
+            else if (mine)
                 partial[part * part_size + e] = sum;
         }
         if (a.parts == 1) return;
@@ -415,10 +483,16 @@ struct Kernel {
         __syncthreads();
         if (!arrived_last) return;
         __threadfence();
-        for (int e = threadIdx.x; e < items; e += threads) {
+        for (int first = 0; first < items; first += threads) {
+            const int e = first + threadIdx.x;
+            const Result at(a, e, count);
+            const int64_t weight_row = static_cast<int64_t>(tile_number(at.tile)) * 16 + at.in_tile;
+            const bool inside = e < items && weight_row < a.weight_rows;
             Sum sum = 0;
-            for (int p = 0; p < a.parts; ++p) sum += __ldcg(partial + p * part_size + e);
-            finish(a, first_row + e / 16 % count, (tile0 + e / 16 / count) * 16 + e % 16, sum);
+            if (inside)
+                for (int p = 0; p < a.parts; ++p) sum += __ldcg(partial + p * part_size + e);
+            write(a, first_row + at.row, weight_row, inside ? finish(a, first_row + at.row, weight_row, sum) : 0,
+                  e < items, 1);
         }
     }
 };

@@ -9,84 +9,121 @@ namespace {
 // Tiles of `x_rows` tokens by 128 bytes of columns, as wgmma::descriptor says. A block has one token; columns go to the
 // place that the weights' lanes give them: of 16 bit values, product h of a 32-column block takes of lane t's columns
 // (fragment_column) the four from 4h on, two at 2t and two at 2t + 8.
-template <FragmentKind kind, Mode mode, bool bf16>
-__global__ void __launch_bounds__(256) lay_out_tokens(StepView step, LinearArguments a) {
+
+// Columns c and c + 1 of a row; zero past the end.
+__device__ inline float2 load_pair(const LinearArguments& a, const float* x, int64_t c) {
+    if (a.in_aligned && c + 1 < a.cols) return *reinterpret_cast<const float2*>(x + c);
+    return make_float2(c < a.cols ? x[c] : 0, c + 1 < a.cols ? x[c + 1] : 0);
+}
+__device__ inline float code_value(const LinearArguments& a, int64_t token, int64_t c) {
+    if (c >= a.cols) return 0;
+    const uint8_t code = (a.in + token * a.in_stride)[c];
+    return a.in_type == ValueType::s8 ? static_cast<float>(static_cast<int8_t>(code)) : e4m3_to_f32(code);
+}
+
+// What the linear multiplies, by pairs of columns.
+struct TokenInput {
+    const LinearArguments& a;
+    int64_t token;
+    const float *x, *up;
+    float factor = 1;  // of rmsnorm
+    __device__ TokenInput(const LinearArguments& a, int64_t token, float* reduce)
+        : a(a),
+          token(token),
+          x(reinterpret_cast<const float*>(a.in) + token * a.in_stride),
+          up(a.up ? a.up + token * a.up_stride : nullptr) {
+        if (!a.norm_gain) return;
+        float sum = 0;
+#pragma unroll 4
+        for (int64_t c = 2 * threadIdx.x; c < a.cols; c += 2 * blockDim.x) {
+            const float2 v = load_pair(a, x, c);
+            sum = __fmaf_rn(v.y, v.y, __fmaf_rn(v.x, v.x, sum));
+        }
+        sum = block_reduce(sum, reduce, 0.f, [](float v) { return warp_sum(v); });
+        factor = 1.f / sqrtf(sum / static_cast<float>(a.cols) + a.norm_eps);
+    }
+    __device__ float2 pair(int64_t c) const {
+        if (a.in_type != ValueType::f32) return make_float2(code_value(a, token, c), code_value(a, token, c + 1));
+        const float2 v = load_pair(a, x, c);
+        if (a.norm_gain) {
+            const float2 gain = load_pair(a, a.norm_gain, c);
+            return make_float2(v.x * factor * gain.x, v.y * factor * gain.y);
+        }
+        if (up) {
+            const float2 u = load_pair(a, up, c);
+            return make_float2(silu_times(v.x, u.x), silu_times(v.y, u.y));
+        }
+        return v;
+    }
+};
+
+// Where a token's 16-byte octet of a tile row begins.
+__device__ inline uint8_t* octet_place(const LinearArguments& a, int64_t token, int64_t chunks, int64_t byte) {
+    const int row = static_cast<int>(token % a.x_rows), in_chunk = static_cast<int>(byte % chunk_bytes);
+    uint8_t* tile =
+        const_cast<uint8_t*>(a.tokens) + (token / a.x_rows * chunks + byte / chunk_bytes) * a.x_rows * chunk_bytes;
+    return tile + row * chunk_bytes + ((in_chunk / 16) ^ (row % 8)) * 16;
+}
+
+template <FragmentKind kind, bool bf16>
+__global__ void __launch_bounds__(256) lay_out_halves(StepView step, LinearArguments a) {
     __shared__ float reduce[32];
     allow_next();
     wait_for_previous();
     const int token = blockIdx.x;
-    constexpr bool bytes = mode == Mode::integer;
-    constexpr int chunk_cols = bytes ? 128 : 64;
     if (token >= step.rows(a.outputs)) return;
-    const int64_t chunks = (a.cols + chunk_cols - 1) / chunk_cols;
-    const int row = token % a.x_rows;
-    uint8_t* tile =
-        const_cast<uint8_t*>(a.tokens) + token / a.x_rows * chunks * a.x_rows * chunk_bytes + row * chunk_bytes;
+    const TokenInput input(a, token, reduce);
+    const int64_t chunks = many_chunks(a.cols, 64);
     float sum = 0;
-    for (int64_t octet = threadIdx.x; octet < chunks * chunk_cols / 8; octet += blockDim.x) {  // 8 places, side by side
-        const int64_t first = octet / 4 * 32;                                                  // of the block
-        const int at = static_cast<int>(octet % 4);
+#pragma unroll 2
+    for (int64_t octet = threadIdx.x; octet < chunks * 8; octet += blockDim.x) {  // 8 places, side by side
+        const int at = static_cast<int>(octet % 4), j = at / 2 * 4 + at % 2 * 2;
         uint32_t words[4];
-        if (bytes) {
-            const uint8_t* x = a.in + token * a.in_stride;
-            uint8_t out[8];
 #pragma unroll
-            for (int i = 0; i < 8; ++i) {
-                const int place = at * 8 + i;
-                int c = place;  // 8 bit weights keep their order
-                if (kind == FragmentKind::bits4) {
-                    // place = 16 half + 4 t + j: lane t's j-th byte of that half (see Codec4::bytes)
-                    const int half = place / 16, t = place % 16 / 4, j = place % 4;
-                    const int nibble = 2 * j + half;
-                    c = 8 * t + (nibble < 4 ? 2 * nibble : 2 * (nibble - 4) + 1);
-                }
-                out[i] = first + c < a.cols ? x[first + c] : uint8_t{0};
-            }
-            for (int i = 0; i < 2; ++i)
-                words[i] = out[4 * i] | out[4 * i + 1] << 8 | out[4 * i + 2] << 16 |
-                           static_cast<uint32_t>(out[4 * i + 3]) << 24;
-        } else {
-            float v[8];
-#pragma unroll
-            for (int i = 0; i < 8; ++i) {
-                const int place = at * 8 + i, half = place / 16, k = place % 16;
-                const int t = k % 8 / 2, j = 4 * half + k / 8 * 2 + k % 2;
-                const int64_t c = first + fragment_column(kind, t, j);
-                v[i] = 0;
-                if (c < a.cols) {
-                    if (a.in_type == ValueType::f32) {
-                        v[i] = (reinterpret_cast<const float*>(a.in) + token * a.in_stride)[c];
-                    } else {
-                        const uint8_t code = (a.in + token * a.in_stride)[c];
-                        v[i] = a.in_type == ValueType::s8 ? static_cast<float>(static_cast<int8_t>(code))
-                                                          : e4m3_to_f32(code);
-                    }
-                }
-            }
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                if (bf16) {
-                    const __nv_bfloat162 h = __floats2bfloat162_rn(v[2 * i], v[2 * i + 1]);
-                    words[i] = *reinterpret_cast<const uint32_t*>(&h);
-                } else {
-                    const __half2 h = __floats2half2_rn(v[2 * i], v[2 * i + 1]);
-                    words[i] = *reinterpret_cast<const uint32_t*>(&h);
-                    const float2 f = __half22float2(h);
-                    sum += f.x + f.y;
-                }
+        for (int t = 0; t < 4; ++t) {
+            const float2 v = input.pair(octet / 4 * 32 + fragment_column(kind, t, j));
+            if (bf16) {
+                const __nv_bfloat162 h = __floats2bfloat162_rn(v.x, v.y);
+                words[t] = *reinterpret_cast<const uint32_t*>(&h);
+            } else {
+                const __half2 h = __floats2half2_rn(v.x, v.y);
+                words[t] = *reinterpret_cast<const uint32_t*>(&h);
+                const float2 f = __half22float2(h);
+                sum += f.x + f.y;
             }
         }
-        const int64_t byte = octet * 8 * (bytes ? 1 : 2), chunk = byte / chunk_bytes;
-        const int in_chunk = static_cast<int>(byte % chunk_bytes);
-        uint8_t* to = tile + chunk * a.x_rows * chunk_bytes + ((in_chunk / 16) ^ (row % 8)) * 16 + in_chunk % 16;
-        if (bytes)
-            *reinterpret_cast<uint2*>(to) = make_uint2(words[0], words[1]);
-        else
-            *reinterpret_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
+        *reinterpret_cast<uint4*>(octet_place(a, token, chunks, octet * 16)) =
+            make_uint4(words[0], words[1], words[2], words[3]);
     }
-    if (!bytes && a.token_sums) {
+    if (a.token_sums) {
         sum = block_reduce(sum, reduce, 0.f, [](float v) { return warp_sum(v); });
         if (threadIdx.x == 0) a.token_sums[token] = sum;
+    }
+}
+
+template <FragmentKind kind>
+__global__ void __launch_bounds__(256) lay_out_bytes(StepView step, LinearArguments a) {
+    allow_next();
+    wait_for_previous();
+    const int token = blockIdx.x;
+    if (token >= step.rows(a.outputs)) return;
+    const int64_t chunks = many_chunks(a.cols, chunk_bytes);
+    const uint8_t* x = a.in + token * a.in_stride;                             // padded with zeros to a multiple of 64
+    for (int64_t half = threadIdx.x; half < chunks * 8; half += blockDim.x) {  // of a block of 32 columns
+        uint4 v = make_uint4(0, 0, 0, 0);
+        if (kind == FragmentKind::bits8) {  // in their own order
+            if (half * 16 < a.cols) v = *reinterpret_cast<const uint4*>(x + half * 16);
+        } else {
+            // Place 4 t + j is lane t's j-th byte of this half (see Codec4::bytes).
+            uint8_t* out = reinterpret_cast<uint8_t*>(&v);
+#pragma unroll
+            for (int i = 0; i < 16; ++i) {
+                const int t = i / 4, nibble = 2 * (i % 4) + static_cast<int>(half % 2);
+                const int64_t c = half / 2 * 32 + 8 * t + (nibble < 4 ? 2 * nibble : 2 * (nibble - 4) + 1);
+                out[i] = c < a.cols ? x[c] : uint8_t{0};
+            }
+        }
+        *reinterpret_cast<uint4*>(octet_place(a, token, chunks, half * 16)) = v;
     }
 }
 
@@ -95,19 +132,20 @@ __global__ void __launch_bounds__(256) lay_out_tokens(StepView step, LinearArgum
 
 using many::Mode;
 
-LinearKernel token_kernel(Element element, int mode) {
-    using many::lay_out_tokens;
+LinearKernel token_kernel(Element element, int number) {
+    using namespace many;
+    const Mode mode = static_cast<Mode>(number);
+    if (mode == Mode::integer || mode == Mode::e4m3)
+        return element == Element::u4 ? lay_out_bytes<FragmentKind::bits4> : lay_out_bytes<FragmentKind::bits8>;
     switch (element) {
         case Element::f16:
-            return lay_out_tokens<FragmentKind::bits16, Mode::codes, false>;
+            return lay_out_halves<FragmentKind::bits16, false>;
         case Element::bf16:
-            return lay_out_tokens<FragmentKind::bits16, Mode::codes, true>;
+            return lay_out_halves<FragmentKind::bits16, true>;
         case Element::u4:
-            return mode == static_cast<int>(Mode::integer) ? lay_out_tokens<FragmentKind::bits4, Mode::integer, false>
-                                                           : lay_out_tokens<FragmentKind::bits4, Mode::codes, false>;
+            return lay_out_halves<FragmentKind::bits4, false>;
         default:
-            return mode == static_cast<int>(Mode::integer) ? lay_out_tokens<FragmentKind::bits8, Mode::integer, false>
-                                                           : lay_out_tokens<FragmentKind::bits8, Mode::codes, false>;
+            return lay_out_halves<FragmentKind::bits8, false>;
     }
 }
 
@@ -123,6 +161,7 @@ ManyKernel many_kernel(Element element, int number, bool wide) {
             if (mode == Mode::scaled) return many::choose<Codec8<ByteCode::s8>, Mode::scaled>(wide);
             return many::choose<Codec8<ByteCode::s8>, Mode::codes>(wide);
         case Element::e4m3:
+            if (mode == Mode::e4m3) return many::choose<Codec8<ByteCode::e4m3>, Mode::e4m3>(wide);
             if (mode == Mode::promoted) return many::choose<Codec8<ByteCode::e4m3>, Mode::promoted>(wide);
             return many::choose<Codec8<ByteCode::e4m3>, Mode::codes>(wide);
         case Element::u4:

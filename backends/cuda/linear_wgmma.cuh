@@ -1,6 +1,6 @@
 // Products of many rows on Hopper: the transposed result, weights as the operand in registers, activations in shared
 // memory. Two warpgroups of 64 weight rows each expand their weights while the other's products run; a third copies
-// the activations, which a kernel before this one has laid out as the products want them.
+// codes and activations, which a kernel before this one has laid out as the products want them.
 #pragma once
 #include "backends/cuda/fragments.cuh"
 #include "backends/cuda/linear.h"
@@ -10,51 +10,47 @@ namespace quant {
 namespace cuda {
 namespace many {
 
-constexpr int consumers = 2, threads = 128 * (consumers + 1), chunk_bytes = 128;
+constexpr int consumers = many_tiles / 4, threads = 128 * (consumers + 1), chunk_bytes = 128;
 
 // codes: exact codes in 16 bits, scaled at the end; promoted: the same, but sums are scaled every 64 columns; scaled:
-// each weight rounded to f16; integer: int8. Hopper's own e4m3 products keep about 14 bits of a sum: too few to be
-// exact.
-enum class Mode { codes, promoted, scaled, integer };
+// each weight rounded to f16; integer: int8; e4m3: Hopper's own products, which keep about 14 bits of a sum, each sum
+// of 128 columns scaled if there are groups and added in float32.
+enum class Mode { codes, promoted, scaled, integer, e4m3 };
 
 template <class Codec, Mode mode, int NB>  // tokens in a tile: NB * 128
 struct Kernel {
-    static constexpr bool bytes = mode == Mode::integer;
+    static constexpr bool bytes = mode == Mode::integer || mode == Mode::e4m3;
+    static constexpr bool promotes = mode == Mode::promoted || mode == Mode::e4m3;  // sums to float32, each chunk
+    static constexpr int together = promotes ? 1 : many_chunks_together;  // chunks whose products are waited for
     using Sum = typename std::conditional<mode == Mode::integer, int, float>::type;
     static constexpr int chunk_cols = bytes ? 128 : 64;  // columns of a chunk, 128 bytes of a token
     static constexpr int blocks = chunk_cols / 32;       // of 32 columns
     static constexpr int tile_bytes = NB * 128 * chunk_bytes;
-    static constexpr int depth = NB == 2 ? 5 : 8;                                       // chunks in flight
-    static constexpr int loads = blocks >= Codec::blocks ? blocks / Codec::blocks : 1;  // stages of a chunk
-    static constexpr int shared_bytes = depth * tile_bytes + 1024;
+    static constexpr int lane_vectors = blocks * 2 / Codec::blocks;  // of 16 bytes of a chunk's codes
+    static constexpr int code_bytes = lane_vectors * 512;            // of a weight tile's chunk
+    static constexpr int slot_bytes = tile_bytes + many_tiles * code_bytes;
+    static constexpr int depth = (224 << 10) / slot_bytes < 8 ? (224 << 10) / slot_bytes : 8;  // chunks in flight
+    static constexpr int shared_bytes = depth * slot_bytes + 1024;
+    static_assert(slot_bytes % 1024 == 0, "operands of products begin at multiples of 1024");
 
     struct Raw {
-        uint4 v[bytes || Codec::blocks < 4 ? 2 * loads : 1];
+        uint4 v[lane_vectors];
     };
 
-    // A lane's codes of one chunk; zero past the end.
-    __device__ static Raw load(const uint8_t* tile, int chunk, int stages, int lane) {
+    // A lane's codes of one chunk of `tile`, in shared memory; zero past the end.
+    __device__ static Raw load(uint32_t tile, int64_t bytes_left, int lane) {
         Raw raw;
-        if constexpr (Codec::blocks == 4 && !bytes) {  // half a stage
-            raw.v[0] = __ldg(reinterpret_cast<const uint4*>(tile + static_cast<int64_t>(chunk) * 512) + lane);
-        } else {
 #pragma unroll
-            for (int i = 0; i < loads; ++i) {
-                const int stage = chunk * loads + i;
-#pragma unroll
-                for (int j = 0; j < 2; ++j)
-                    raw.v[2 * i + j] = stage < stages ? __ldg(reinterpret_cast<const uint4*>(
-                                                                  tile + static_cast<int64_t>(stage) * 1024 + j * 512) +
-                                                              lane)
-                                                      : make_uint4(0, 0, 0, 0);
-            }
+        for (int i = 0; i < lane_vectors; ++i) {
+            raw.v[i] = make_uint4(0, 0, 0, 0);
+            if (i * 512 < bytes_left) raw.v[i] = wgmma::load_shared(tile + i * 512 + lane * 16);
         }
         return raw;
     }
 
     // The operands of a chunk's four products.
     __device__ static void expand(const Raw& raw, uint32_t (&operand)[4][4]) {
-        if constexpr (Codec::blocks == 4 && !bytes) {
+        if constexpr (lane_vectors == 1) {  // half a stage
             StageLoad stage;
             stage.v[0] = stage.v[1] = raw.v[0];
 #pragma unroll
@@ -82,16 +78,23 @@ struct Kernel {
         }
     }
 
-    // (q - z) s or q s + m in f16, of rows g (even operands) and g + 8.
-    __device__ static void apply_scales(const LinearArguments& a, const uint8_t* tile, int chunk, int g,
-                                        uint32_t (&operand)[4][4]) {
+    // The (scale, offset) pairs of rows g and g + 8 for each block of a chunk.
+    __device__ static void load_scales(const LinearArguments& a, const uint8_t* tile, int chunk, int g,
+                                       uint2 (&scales)[2]) {
 #pragma unroll
         for (int b = 0; b < 2; ++b) {
             const int group = min((chunk * 2 + b) / a.group_blocks, a.last_group);
-            const uint2 pair = __ldg(reinterpret_cast<const uint2*>(tile + a.parameters_at) + group * 8 + g);
+            scales[b] = __ldg(reinterpret_cast<const uint2*>(tile + a.parameters_at) + group * 8 + g);
+        }
+    }
+
+    // (q - z) s or q s + m in f16, of rows g (even operands) and g + 8.
+    __device__ static void apply_scales(const LinearArguments& a, const uint2 (&scales)[2], uint32_t (&operand)[4][4]) {
+#pragma unroll
+        for (int b = 0; b < 2; ++b)
 #pragma unroll
             for (int row = 0; row < 2; ++row) {
-                const uint32_t word = row ? pair.y : pair.x;
+                const uint32_t word = row ? scales[b].y : scales[b].x;
                 const __half2 both = *reinterpret_cast<const __half2*>(&word);
                 const __half2 scale = __half2half2(__low2half(both)), offset = __half2half2(__high2half(both));
 #pragma unroll
@@ -102,25 +105,36 @@ struct Kernel {
                     x = *reinterpret_cast<const uint32_t*>(&w);
                 }
             }
-        }
     }
 
-    __device__ static void produce(const LinearArguments& a, uint32_t tiles, uint32_t full, uint32_t empty,
+    // Which weight tile the block's i-th is; past the end the last one, whose results are not written.
+    __device__ static const uint8_t* weight_tile(const LinearArguments& a, int i) {
+        return a.tiles + min(static_cast<int64_t>(blockIdx.y) * many_tiles + i, a.tile_count - 1) * a.tile_bytes;
+    }
+
+    // Copies codes and activations of each chunk once both consumers are done with what was there.
+    __device__ static void produce(const LinearArguments& a, uint32_t slots, uint32_t full, uint32_t empty,
                                    int chunks) {
-        const uint8_t* from = a.tokens + static_cast<int64_t>(blockIdx.x) * chunks * tile_bytes;
+        const uint8_t* tokens = a.tokens + static_cast<int64_t>(blockIdx.x) * chunks * tile_bytes;
+        const uint8_t* codes_at = weight_tile(a, 0);
+        const int last = static_cast<int>(a.tile_count - 1 - static_cast<int64_t>(blockIdx.y) * many_tiles);
         for (int i = 0; i < chunks; ++i) {
-            const int slot = i % depth;
-            if (i >= depth) wgmma::barrier_wait(empty + 8 * slot, (i / depth - 1) & 1);
-            wgmma::barrier_expect(full + 8 * slot, tile_bytes);
-            wgmma::bulk_copy(tiles + slot * tile_bytes, from + static_cast<int64_t>(i) * tile_bytes, tile_bytes,
-                             full + 8 * slot);
+            const uint32_t slot = slots + i % depth * slot_bytes, barrier = full + 8 * (i % depth);
+            const int codes = max(0, min(code_bytes, a.parameters_at - i * code_bytes));
+            if (i >= depth) wgmma::barrier_wait(empty + 8 * (i % depth), (i / depth - 1) & 1);
+            wgmma::barrier_expect(barrier, tile_bytes + many_tiles * codes);
+            wgmma::bulk_copy(slot, tokens, tile_bytes, barrier);
+            for (int j = 0; j < many_tiles && codes > 0; ++j)
+                wgmma::bulk_copy(slot + tile_bytes + j * code_bytes, codes_at + min(j, last) * a.tile_bytes, codes,
+                                 barrier);
+            tokens += tile_bytes;
+            codes_at += code_bytes;
         }
     }
 
-    __device__ static void finish(const LinearArguments& a, int64_t token, int64_t r, float2 p, Sum sum) {
+    __device__ static float finish(const LinearArguments& a, int64_t token, float2 p, const RowScale& x, Sum sum) {
         float y;
         if constexpr (mode == Mode::integer) {  // each operation rounded once, in this order, on every device
-            const RowScale x = a.row_scales[token];
             if (a.is_minimum) {
                 const float product = __fmul_rn(__fmul_rn(__int2float_rn(sum), x.scale), p.x);
                 y = __fadd_rn(product, __fmul_rn(__fmul_rn(__int2float_rn(x.sum), x.scale), p.y));
@@ -130,15 +144,14 @@ struct Kernel {
             }
         } else {
             y = sum;
+            if (mode == Mode::e4m3) y = y * p.x;
             if (mode == Mode::codes && Codec::codes) {
                 y = y * (p.x * (1 / Codec::unit));
-                if (a.has_offsets) y = __fmaf_rn(a.is_minimum ? p.y : -p.y * p.x, a.token_sums[token], y);
+                if (a.has_offsets) y = __fmaf_rn(a.is_minimum ? p.y : -p.y * p.x, __ldg(a.token_sums + token), y);
             }
-            if (a.row_scales) y = y * a.row_scales[token].scale;
+            if (a.row_scales) y = y * x.scale;
         }
-        if (a.bias) y = __fadd_rn(y, a.bias[r]);
-        if (a.add) y = __fadd_rn(y, a.add[token * a.add_stride + r]);
-        a.out[token * a.out_stride + r] = y;
+        return y;
     }
 
     __device__ static float2 parameters(const LinearArguments& a, const uint8_t* tile, int64_t pair) {
@@ -147,73 +160,138 @@ struct Kernel {
         return reinterpret_cast<const float2*>(at)[pair];
     }
 
-    __device__ static void consume(const LinearArguments& a, uint32_t tiles, uint32_t full, uint32_t empty, int chunks,
+    // Adds a chunk's sums, scaled if the weight has groups.
+    __device__ static void promote(const LinearArguments& a, const uint8_t* tile, int chunk, int g,
+                                   const Sum (&sum)[NB][64], float (&total)[promotes ? NB : 1][64]) {
+        float scale[2] = {1, 1};
+        if (mode == Mode::promoted || a.last_group > 0) {
+            const int group = min(chunk * blocks / a.group_blocks, a.last_group);
+            const float unit = mode == Mode::promoted ? 1 / Codec::unit : 1;
+            for (int i = 0; i < 2; ++i) scale[i] = parameters(a, tile, group * 16 + 2 * g + i).x * unit;
+        }
+#pragma unroll
+        for (int n = 0; n < NB; ++n)
+#pragma unroll
+            for (int j = 0; j < 64; ++j) total[n][j] = __fmaf_rn(sum[n][j], scale[j / 2 % 2], total[n][j]);
+    }
+
+    __device__ static void consume(const LinearArguments& a, uint32_t slots, uint32_t full, uint32_t empty, int chunks,
                                    int rows, int warpgroup) {
-        const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, warp = threadIdx.x / 32 % 4;
-        const int64_t wanted = (static_cast<int64_t>(blockIdx.y) * consumers + warpgroup) * 4 + warp;
-        const uint8_t* tile = a.tiles + min(wanted, a.tile_count - 1) * a.tile_bytes;
+        const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+        const int in_block = warpgroup * 4 + threadIdx.x / 32 % 4;
+        const int64_t wanted = static_cast<int64_t>(blockIdx.y) * many_tiles + in_block;
+        const uint8_t* tile = weight_tile(a, in_block);
 
         Sum sum[NB][64];
-        float promoted[mode == Mode::promoted ? 64 : 1];
-        if constexpr (mode == Mode::promoted)
-#pragma unroll
-            for (int i = 0; i < 64; ++i) promoted[i] = 0;
-        Raw raw = load(tile, 0, a.stages, lane);
-        for (int i = 0; i < chunks; ++i) {
-            const int slot = i % depth;
-            uint32_t operand[4][4];
-            expand(raw, operand);
-            if constexpr (mode == Mode::scaled) apply_scales(a, tile, i, g, operand);
-            wgmma::barrier_wait(full + 8 * slot, i / depth & 1);
-            wgmma::fence();
-#pragma unroll
-            for (int k = 0; k < 4; ++k)
-#pragma unroll
-                for (int n = 0; n < NB; ++n) {
-                    const uint64_t b = wgmma::descriptor(tiles + slot * tile_bytes + n * 128 * chunk_bytes + k * 32);
-                    const int add = k > 0 || (i > 0 && mode != Mode::promoted);
-                    if constexpr (mode == Mode::integer)
-                        wgmma::product_int8<Codec::is_signed>(sum[n], operand[k], b, add);
-                    else if constexpr (Codec::bf16)
-                        wgmma::product_bf16(sum[n], operand[k], b, add);
-                    else
-                        wgmma::product_f16(sum[n], operand[k], b, add);
-                }
-            wgmma::commit();
-            if (i + 1 < chunks) raw = load(tile, i + 1, a.stages, lane);
-            wgmma::wait();
-            wgmma::keep(operand);  // until here the products read these registers
-            if (lane == 0) wgmma::barrier_arrive(empty + 8 * slot);
-            if constexpr (mode == Mode::promoted) {
-                const int group = min(i * blocks / a.group_blocks, a.last_group);
-                const float scale[2] = {parameters(a, tile, group * 16 + 2 * g).x * (1 / Codec::unit),
-                                        parameters(a, tile, group * 16 + 2 * g + 1).x * (1 / Codec::unit)};
-#pragma unroll
-                for (int j = 0; j < 64; ++j) promoted[j] = __fmaf_rn(sum[0][j], scale[j / 2 % 2], promoted[j]);
-            }
-        }
-
-        const int first_token = blockIdx.x * NB * 128;
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            const int64_t r = wanted * 16 + half * 8 + g;
-            if (r >= a.weight_rows) continue;
-            float2 p = make_float2(1, 0);
-            if (Codec::codes && (mode == Mode::codes || mode == Mode::integer)) p = parameters(a, tile, 2 * g + half);
+        float total[promotes ? NB : 1][64];
+        if constexpr (promotes)
 #pragma unroll
             for (int n = 0; n < NB; ++n)
 #pragma unroll
-                for (int j = 0; j < 16; ++j)
+                for (int i = 0; i < 64; ++i) total[n][i] = 0;
+        uint2 scales[together][2];
+        if constexpr (mode == Mode::scaled)
+#pragma unroll
+            for (int c = 0; c < together; ++c) load_scales(a, tile, c, g, scales[c]);
+        for (int first = 0; first < chunks; first += together) {
+            uint32_t operand[together][4][4];
+#pragma unroll
+            for (int c = 0; c < together; ++c) {
+                const int i = first + c;
+                wgmma::barrier_wait(full + 8 * (i % depth), i / depth & 1);
+                expand(load(slots + i % depth * slot_bytes + tile_bytes + in_block * code_bytes,
+                            a.parameters_at - i * code_bytes, lane),
+                       operand[c]);
+                if constexpr (mode == Mode::scaled) apply_scales(a, scales[c], operand[c]);
+            }
+            // In turns: while one multiplies, the other gets ready.
+            if (first == 0 && warpgroup > 0) wgmma::turn_wait();
+            wgmma::fence();
+#pragma unroll
+            for (int c = 0; c < together; ++c)
+#pragma unroll
+                for (int k = 0; k < 4; ++k)
+#pragma unroll
+                    for (int n = 0; n < NB; ++n) {
+                        const uint32_t slot = slots + (first + c) % depth * slot_bytes;
+                        const uint64_t b = wgmma::descriptor(slot + n * 128 * chunk_bytes + k * 32);
+                        const int add = c > 0 || k > 0 || (first > 0 && !promotes);
+                        if constexpr (mode == Mode::integer)
+                            wgmma::product_int8<Codec::is_signed>(sum[n], operand[c][k], b, add);
+                        else if constexpr (mode == Mode::e4m3)
+                            wgmma::product_e4m3(sum[n], operand[c][k], b, add);
+                        else if constexpr (Codec::bf16)
+                            wgmma::product_bf16(sum[n], operand[c][k], b, add);
+                        else
+                            wgmma::product_f16(sum[n], operand[c][k], b, add);
+                    }
+            wgmma::commit();
+            if (first == 0 && warpgroup == 0) wgmma::turn_give();
+            if constexpr (mode == Mode::scaled)
+#pragma unroll
+                for (int c = 0; c < together; ++c) load_scales(a, tile, first + together + c, g, scales[c]);
+            wgmma::wait();
+#pragma unroll
+            for (int c = 0; c < together; ++c) {
+                wgmma::keep(operand[c]);  // until here the products read these registers
+                if (lane == 0) wgmma::barrier_arrive(empty + 8 * ((first + c) % depth));
+            }
+            if constexpr (promotes) promote(a, tile, first, g, sum, total);
+        }
+
+        // The results of a few tokens at a time, all that they need loaded before the first is stored.
+        const int first_token = blockIdx.x * NB * 128;
+        float2 p[2] = {make_float2(1, 0), make_float2(1, 0)};
+        float bias[2] = {0, 0};
+        int64_t weight_rows[2];
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            weight_rows[half] = wanted * 16 + half * 8 + g;
+            if (mode == Mode::e4m3 ? a.last_group == 0 : Codec::codes && (mode == Mode::codes || mode == Mode::integer))
+                p[half] = parameters(a, tile, 2 * g + half);
+            if (a.bias && weight_rows[half] < a.weight_rows) bias[half] = a.bias[weight_rows[half]];
+        }
+        constexpr int batch = 4;
+#pragma unroll
+        for (int n = 0; n < NB; ++n)
+#pragma unroll
+            for (int first = 0; first < 16; first += batch) {
+                RowScale x[batch][2];
+                float add[batch][2][2];
+#pragma unroll
+                for (int j = 0; j < batch; ++j)
 #pragma unroll
                     for (int e = 0; e < 2; ++e) {
-                        const int token = first_token + n * 128 + j * 8 + 2 * t + e;
-                        if (token >= rows) continue;
-                        if constexpr (mode == Mode::promoted)
-                            finish(a, token, r, p, promoted[j * 4 + half * 2 + e]);
-                        else
-                            finish(a, token, r, p, sum[n][j * 4 + half * 2 + e]);
+                        const int64_t token = min(first_token + n * 128 + (first + j) * 8 + 2 * t + e, rows - 1);
+                        if (a.row_scales) {
+                            const uint2 both = __ldg(reinterpret_cast<const uint2*>(a.row_scales) + token);
+                            x[j][e] = {__uint_as_float(both.x), static_cast<int>(both.y)};
+                        }
+#pragma unroll
+                        for (int half = 0; half < 2; ++half)
+                            if (a.add)
+                                add[j][e][half] =
+                                    __ldg(a.add + token * a.add_stride + min(weight_rows[half], a.weight_rows - 1));
                     }
-        }
+#pragma unroll
+                for (int j = 0; j < batch; ++j)
+#pragma unroll
+                    for (int e = 0; e < 2; ++e)
+#pragma unroll
+                        for (int half = 0; half < 2; ++half) {
+                            const int64_t token = first_token + n * 128 + (first + j) * 8 + 2 * t + e;
+                            const int place = (first + j) * 4 + half * 2 + e;
+                            if (token >= rows || weight_rows[half] >= a.weight_rows) continue;
+                            float y;
+                            if constexpr (promotes)
+                                y = finish(a, token, p[half], x[j][e], total[n][place]);
+                            else
+                                y = finish(a, token, p[half], x[j][e], sum[n][place]);
+                            if (a.bias) y = __fadd_rn(y, bias[half]);
+                            if (a.add) y = __fadd_rn(y, add[j][e][half]);
+                            a.out[token * a.out_stride + weight_rows[half]] = y;
+                        }
+            }
     }
 };
 
@@ -234,16 +312,16 @@ __global__ void __launch_bounds__(threads, 1) linear_many(StepView step, LinearA
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     wait_for_previous();
-    __syncthreads();
     const int rows = step.rows(a.outputs);
     if (static_cast<int>(blockIdx.x) * NB * 128 >= rows) return;
-    const int chunks = static_cast<int>((a.cols + K::chunk_cols - 1) / K::chunk_cols);
+    __syncthreads();
+    const int chunks = static_cast<int>(many_chunks(a.cols, K::chunk_cols));
     const int warpgroup = threadIdx.x / 128;
     if (warpgroup == consumers) {
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
         if (threadIdx.x == 128 * consumers) K::produce(a, tiles, full, empty, chunks);
     } else {
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
         K::consume(a, tiles, full, empty, chunks, rows, warpgroup);
     }
 #endif
@@ -251,7 +329,7 @@ __global__ void __launch_bounds__(threads, 1) linear_many(StepView step, LinearA
 
 template <class Codec, Mode mode>
 ManyKernel choose(bool wide) {
-    if constexpr (mode != Mode::promoted)
+    if constexpr (mode != Mode::promoted && mode != Mode::e4m3)
         if (wide) return {linear_many<Codec, mode, 2>, 256, Kernel<Codec, mode, 2>::shared_bytes};
     return {linear_many<Codec, mode, 1>, 128, Kernel<Codec, mode, 1>::shared_bytes};
 }

@@ -52,8 +52,13 @@ class Recorder {
     // Zero whenever a kernel starts: the last block to count itself sets its counter back.
     static constexpr int counters = 1 << 15;
     uint32_t* const zeroed_counters;
-    // The rmsnorm whose result is this linear's input, if the linear is to compute it (fold.h).
-    const Bound* norm = nullptr;
+    // The rmsnorm or silu_mul whose result is this linear's input, if the linear is to compute it (fold.h).
+    const Bound* producer = nullptr;
+    // The silu_mul of this linear's result that the linear is to compute, too.
+    const Bound* consumer = nullptr;
+    // The weight that the plan reads after this node's, around its end (null: none), and whether as two halves in turn.
+    const Weight* next_weight = nullptr;
+    bool next_in_pairs = false;
     cuda::StepView view() const { return {step, max_rows}; }
 
     // Memory for this node alone; the next node's overwrites it.

@@ -1,4 +1,6 @@
 // Rotary positions and the cache's write.
+#include <algorithm>
+
 #include "backends/cuda/cache_page.cuh"
 #include "backends/cuda/emit.h"
 
@@ -26,7 +28,7 @@ __device__ inline uint16_t f32_to_f16(float x) {
 }
 
 struct RopeArguments {
-    const float *q, *k, *v, *angles;  // q, or k and v: null if there is nothing to turn, or to write into the cache
+    const float *q, *k, *v, *angles;  // null: there is nothing to turn, or to write into the cache
     float* out;
     int64_t q_stride, k_stride, v_stride, angles_stride, out_stride;
     int heads, kv_heads, head_dim;
@@ -50,20 +52,21 @@ struct Pair {
     }
 };
 
-__device__ inline CachePage page_of(const StepView& step, int row, int position, const RopeArguments& a, int kv_head) {
-    return CachePage(step.page(step.first_page(row) + position / page_positions), a.cache, kv_head);
+__device__ inline uint8_t* page_of(const StepView& step, int row, int position) {
+    return step.page(step.first_page(row) + position / page_positions);
 }
 
 // Blocks [row][part]; a thread turns pairs of q, then (in a cache of kind f16) of k, and copies v.
 __global__ void rope(StepView step, RopeArguments a) {
     allow_next();
-    wait_for_previous();
     const int row = blockIdx.x, half = a.head_dim / 2;
-    if (row >= step.rows(false)) return;
+    const bool idle = row >= step.rows(false);
     const float* angles = a.angles + row * a.angles_stride;
-    const bool writes = a.k && a.cache.kind == CacheKind::f16;
-    const int position = writes ? step.position(row) : 0, at = position % page_positions;
-    const int q_pairs = a.q ? a.heads * half : 0, k_pairs = writes ? a.kv_heads * half : 0;
+    const int position = idle ? 0 : step.position(row), at = position % page_positions;
+    uint8_t* page = idle || !a.v ? nullptr : page_of(step, row, position);
+    wait_for_previous();
+    if (idle) return;
+    const int q_pairs = a.q ? a.heads * half : 0, k_pairs = a.k ? a.kv_heads * half : 0;
     for (int n = blockIdx.y * blockDim.x + threadIdx.x; n < q_pairs + k_pairs; n += gridDim.y * blockDim.x) {
         const bool is_q = n < q_pairs;
         const int number = is_q ? n : n - q_pairs, head = number / half, i = number % half;
@@ -74,17 +77,43 @@ __global__ void rope(StepView step, RopeArguments a) {
             y[pair.first] = pair.left;
             y[pair.second] = pair.right;
         } else {
-            uint16_t* y = reinterpret_cast<uint16_t*>(page_of(step, row, position, a, head).keys) + at;
+            uint16_t* y = reinterpret_cast<uint16_t*>(CachePage(page, a.cache, head).keys) + at;
             y[pair.first * page_positions] = f32_to_f16(pair.left);
             y[pair.second * page_positions] = f32_to_f16(pair.right);
         }
     }
-    if (!writes) return;
+    if (!a.v) return;
     for (int n = blockIdx.y * blockDim.x + threadIdx.x; n < a.kv_heads * a.head_dim; n += gridDim.y * blockDim.x) {
         const int head = n / a.head_dim, i = n % a.head_dim;
-        uint16_t* y = reinterpret_cast<uint16_t*>(page_of(step, row, position, a, head).values);
+        uint16_t* y = reinterpret_cast<uint16_t*>(CachePage(page, a.cache, head).values);
         y[at * a.head_dim + i] = f32_to_f16(a.v[row * a.v_stride + n]);
     }
+}
+
+// Keys of many rows into a cache of kind f16, where the positions of a dimension lie side by side: a block turns 64
+// rows of one head and writes them dimension by dimension.
+constexpr int key_rows = 64, key_pitch = key_rows + 2;
+__global__ void __launch_bounds__(256) write_keys(StepView step, RopeArguments a) {
+    extern __shared__ uint16_t turned[];  // [head_dim][key_pitch]
+    allow_next();
+    wait_for_previous();
+    const int first_row = blockIdx.x * key_rows, count = min(key_rows, step.rows(false) - first_row);
+    const int head = blockIdx.y, half = a.head_dim / 2;
+    for (int n = threadIdx.x; n < count * half; n += blockDim.x) {
+        const int r = n / half, i = n % half, row = first_row + r;
+        Pair pair(a, a.k + row * a.k_stride + head * a.head_dim, i);
+        if (a.turn_k) pair.turn(a.angles + row * a.angles_stride, i);
+        turned[pair.first * key_pitch + r] = f32_to_f16(pair.left);
+        turned[pair.second * key_pitch + r] = f32_to_f16(pair.right);
+    }
+    __syncthreads();
+    const int r = threadIdx.x % key_rows, row = first_row + r;
+    if (r >= count) return;
+    const int position = step.position(row);
+    uint16_t* keys = reinterpret_cast<uint16_t*>(CachePage(page_of(step, row, position), a.cache, head).keys) +
+                     position % page_positions;
+    for (int i = threadIdx.x / key_rows; i < a.head_dim; i += blockDim.x / key_rows)
+        keys[i * page_positions] = turned[i * key_pitch + r];
 }
 
 // A warp for the keys or the values of a row and KV head.
@@ -98,7 +127,7 @@ __global__ void __launch_bounds__(32) write_codes(StepView step, RopeArguments a
     const float* x = (is_key ? a.k + row * a.k_stride : a.v + row * a.v_stride) + head * a.head_dim;
     const float* angles = a.angles + row * a.angles_stride;
     const int position = step.position(row), at = position % page_positions;
-    const CachePage page = page_of(step, row, position, a, head);
+    const CachePage page = CachePage(page_of(step, row, position), a.cache, head);
     const auto number = [&](int i) {
         Pair pair(a, x, i);
         if (is_key && a.turn_k) pair.turn(angles, i);
@@ -145,15 +174,22 @@ RopeArguments arguments(const Bound& b) {
     return a;
 }
 
-void launch_rope(Recorder& recorder, const RopeArguments& a) {
-    const bool codes = a.k && a.cache.kind != CacheKind::f16;
-    if (codes)
+void launch_rope(Recorder& recorder, RopeArguments a) {
+    const int rows = recorder.max_rows;
+    const bool many = rows > key_rows;
+    if (a.k && a.cache.kind != CacheKind::f16) {
         recorder.launch(a.cache.kind == CacheKind::s8 ? write_codes<CacheKind::s8> : write_codes<CacheKind::e4m3>,
-                        dim3(recorder.max_rows, 2 * a.kv_heads), dim3(32), 0, recorder.view(), a);
-    if (codes && !a.q) return;
-    const int pairs = ((a.q ? a.heads : 0) + (a.k ? a.kv_heads : 0)) * a.head_dim / 2;
-    const int parts = recorder.max_rows > 64 ? 1 : (pairs + 255) / 256;
-    recorder.launch(rope, dim3(recorder.max_rows, parts), dim3(256), 0, recorder.view(), a);
+                        dim3(rows, 2 * a.kv_heads), dim3(32), 0, recorder.view(), a);
+        a.k = a.v = nullptr;
+        if (!a.q) return;
+    } else if (a.k && many) {
+        recorder.launch(write_keys, dim3((rows + key_rows - 1) / key_rows, a.kv_heads), dim3(256),
+                        a.head_dim * key_pitch * sizeof(uint16_t), recorder.view(), a);
+        a.k = nullptr;
+    }
+    const int pairs = ((a.q ? a.heads : 0) + (a.v ? a.kv_heads : 0)) * a.head_dim / 2;
+    const int parts = (pairs + 255) / 256;
+    recorder.launch(rope, dim3(rows, many ? std::min(parts, 4) : parts), dim3(256), 0, recorder.view(), a);
 }
 
 void set_operand(const Operand& o, const float*& pointer, int64_t& stride) {

@@ -73,10 +73,22 @@ struct RowArguments {
     int64_t out_stride;  // elements (f32) or bytes (codes)
     RowScale* scales;
     bool outputs;
+    bool in_quads;  // four columns at a time
 };
 
-// One block a row, whose values stay in registers if there are not too many.
-constexpr int kept_values = 12, most_threads = 1024;
+// One block a row, whose values stay in registers, four columns side by side, if there are not too many.
+constexpr int kept_quads = 4, most_threads = 1024;
+
+__device__ inline void load_quad(const float* from, float (&v)[4]) {
+    const float4 f = *reinterpret_cast<const float4*>(from);
+    v[0] = f.x, v[1] = f.y, v[2] = f.z, v[3] = f.w;
+}
+__device__ inline void store_quad(float* to, const float (&v)[4]) {
+    *reinterpret_cast<float4*>(to) = make_float4(v[0], v[1], v[2], v[3]);
+}
+__device__ inline void store_quad(uint8_t* to, const uint8_t (&v)[4]) {
+    *reinterpret_cast<uchar4*>(to) = make_uchar4(v[0], v[1], v[2], v[3]);
+}
 
 template <Function function, ValueType type>
 __global__ void __launch_bounds__(most_threads) row_function(StepView step, RowArguments a) {
@@ -89,59 +101,86 @@ __global__ void __launch_bounds__(most_threads) row_function(StepView step, RowA
     if (idle) return;
     const float* x = a.in0 + row * a.in0_stride;
     const float* up = a.in1 + row * a.in1_stride;
+    const int quads = static_cast<int>(a.cols / 4);
+    const bool kept = a.in_quads && quads <= kept_quads * threads;
 
-    float v[kept_values];
-    const bool kept = a.cols <= int64_t{kept_values} * threads;
-    auto argument = [&](int64_t c) { return function == Function::silu_mul ? silu_times(x[c], up[c]) : x[c]; };
+    float v[kept_quads][4];
     if (kept) {
-        if (function == Function::silu_mul) {
-            float u[kept_values];
+        float u[kept_quads][4];
 #pragma unroll
-            for (int i = 0; i < kept_values; ++i) {
-                const int c = threadIdx.x + i * threads;
-                v[i] = c < a.cols ? x[c] : 0;
-                u[i] = c < a.cols ? up[c] : 0;
-            }
+        for (int i = 0; i < kept_quads; ++i) {
+            const int q = threadIdx.x + i * threads;
 #pragma unroll
-            for (int i = 0; i < kept_values; ++i) v[i] = silu_times(v[i], u[i]);
-        } else {
+            for (int j = 0; j < 4; ++j) v[i][j] = u[i][j] = 0;
+            if (q >= quads) continue;
+            load_quad(x + 4 * q, v[i]);
+            if (function == Function::silu_mul) load_quad(up + 4 * q, u[i]);
+            if (function == Function::rmsnorm) load_quad(a.gain + 4 * q, u[i]);
+        }
+        if (function == Function::silu_mul)
 #pragma unroll
-            for (int i = 0; i < kept_values; ++i) {
-                const int c = threadIdx.x + i * threads;
-                v[i] = c < a.cols ? x[c] : 0;
-            }
+            for (int i = 0; i < kept_quads; ++i)
+#pragma unroll
+                for (int j = 0; j < 4; ++j) v[i][j] = silu_times(v[i][j], u[i][j]);
+        if (function == Function::rmsnorm) {
+            float sum = 0;
+#pragma unroll
+            for (int i = 0; i < kept_quads; ++i)
+#pragma unroll
+                for (int j = 0; j < 4; ++j) sum = __fmaf_rn(v[i][j], v[i][j], sum);
+            sum = block_reduce(sum, floats, 0.f, [](float s) { return warp_sum(s); });
+            const float factor = 1.f / sqrtf(sum / static_cast<float>(a.cols) + a.eps);
+#pragma unroll
+            for (int i = 0; i < kept_quads; ++i)
+#pragma unroll
+                for (int j = 0; j < 4; ++j) v[i][j] = v[i][j] * factor * u[i][j];
         }
     }
-    // Calls f(column, value) for the thread's columns.
-    auto each = [&](auto f) {
-        if (kept) {
-#pragma unroll
-            for (int i = 0; i < kept_values; ++i) {
-                const int64_t c = threadIdx.x + i * threads;
-                if (c < a.cols) f(c, v[i]);
-            }
-        } else {
-            for (int64_t c = threadIdx.x; c < a.cols; c += threads) f(c, argument(c));
-        }
-    };
-
     float factor = 1;
-    if (function == Function::rmsnorm) {
+    if (!kept && function == Function::rmsnorm) {
         float sum = 0;
-        each([&](int64_t, float value) { sum = __fmaf_rn(value, value, sum); });
+        for (int64_t c = threadIdx.x; c < a.cols; c += threads) sum = __fmaf_rn(x[c], x[c], sum);
         sum = block_reduce(sum, floats, 0.f, [](float s) { return warp_sum(s); });
         factor = 1.f / sqrtf(sum / static_cast<float>(a.cols) + a.eps);
     }
-    auto result = [&](int64_t c, float value) {
-        return function == Function::rmsnorm ? value * factor * a.gain[c] : value;
+    const auto result = [&](int64_t c) {
+        return function == Function::silu_mul  ? silu_times(x[c], up[c])
+               : function == Function::rmsnorm ? x[c] * factor * a.gain[c]
+                                               : x[c];
     };
+    // Calls f(value) for the thread's columns.
+    const auto each = [&](auto f) {
+        if (kept) {
+#pragma unroll
+            for (int i = 0; i < kept_quads; ++i)
+                if (threadIdx.x + i * threads < quads)
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) f(v[i][j]);
+        } else {
+            for (int64_t c = threadIdx.x; c < a.cols; c += threads) f(result(c));
+        }
+    };
+    // Stores f(value) of each.
+    const auto store = [&](auto* to, auto f) {
+        if (kept) {
+#pragma unroll
+            for (int i = 0; i < kept_quads; ++i) {
+                const int q = threadIdx.x + i * threads;
+                if (q >= quads) continue;
+                const decltype(f(0.f)) y[4] = {f(v[i][0]), f(v[i][1]), f(v[i][2]), f(v[i][3])};
+                store_quad(to + 4 * q, y);
+            }
+        } else {
+            for (int64_t c = threadIdx.x; c < a.cols; c += threads) to[c] = f(result(c));
+        }
+    };
+
     if (type == ValueType::f32) {
-        float* y = reinterpret_cast<float*>(a.out) + row * a.out_stride;
-        each([&](int64_t c, float value) { y[c] = result(c, value); });
+        store(reinterpret_cast<float*>(a.out) + row * a.out_stride, [](float value) { return value; });
         return;
     }
     float largest = 0;
-    each([&](int64_t c, float value) { largest = fmaxf(largest, fabsf(result(c, value))); });  // NaN does not count
+    each([&](float value) { largest = fmaxf(largest, fabsf(value)); });  // NaN does not count
     largest = block_reduce(largest, floats, 0.f, [](float m) { return warp_max(m); });
     uint8_t* codes = a.out + row * a.out_stride;
     int sum = 0;
@@ -149,16 +188,16 @@ __global__ void __launch_bounds__(most_threads) row_function(StepView step, RowA
     if (type == ValueType::s8) {
         const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
         scale = largest / 127.0f;
-        each([&](int64_t c, float value) {
-            const float rounded = rintf(result(c, value) * inverse);
+        store(codes, [&](float value) {
+            const float rounded = rintf(value * inverse);
             const int code = isnan(rounded) ? 0 : static_cast<int>(fminf(fmaxf(rounded, -127.0f), 127.0f));
-            codes[c] = static_cast<uint8_t>(code);
             sum += code;
+            return static_cast<uint8_t>(code);
         });
         sum = block_reduce(sum, ints, 0, [](int n) { return warp_sum(n); });
     } else {
         scale = fmaxf(largest / 448.0f, 1.0f / (448.0f * 512.0f));
-        each([&](int64_t c, float value) { codes[c] = f32_to_e4m3(result(c, value) / scale); });
+        store(codes, [&](float value) { return f32_to_e4m3(value / scale); });
     }
     for (int64_t c = a.cols + threadIdx.x; c < a.out_stride; c += threads) codes[c] = 0;
     if (threadIdx.x == 0) a.scales[row] = {scale, sum};
@@ -216,6 +255,10 @@ RowArguments row_arguments(const Bound& b) {
     a.out_stride = b.out.stride;
     if (b.out.type != ValueType::f32) a.scales = row_scales(b.out);
     a.outputs = b.out.rows == Rows::outputs;
+    a.in_quads = (a.cols | a.in0_stride | a.in1_stride | a.out_stride) % 4 == 0;
+    for (const void* p : {static_cast<const void*>(a.in0), static_cast<const void*>(a.in1),
+                          static_cast<const void*>(a.gain), static_cast<const void*>(a.out)})
+        a.in_quads = a.in_quads && reinterpret_cast<uintptr_t>(p) % 16 == 0;
     return a;
 }
 
@@ -225,7 +268,8 @@ void launch_row_function(Recorder& recorder, const Bound& b) {
     auto* kernel = b.out.type == ValueType::f32  ? row_function<function, ValueType::f32>
                    : b.out.type == ValueType::s8 ? row_function<function, ValueType::s8>
                                                  : row_function<function, ValueType::e4m3>;
-    const int64_t threads = (a.cols + 3) / 4;  // a few columns each
+    const int each = recorder.max_rows > 64 ? 4 * kept_quads : 4;  // columns of a thread
+    const int64_t threads = (a.cols + each - 1) / each;
     recorder.launch(kernel, dim3(recorder.max_rows),
                     dim3(static_cast<unsigned>(threads > 1000 ? 1024 : (threads + 31) / 32 * 32)), 0, recorder.view(),
                     a);

@@ -74,8 +74,11 @@ __device__ inline void product_int8(int (&d)[64], const uint32_t (&a)[4], uint64
         QUANT_WGMMA_PRODUCT("m64n128k32.s32.u8.s8", "", QUANT_WGMMA_OPERANDS(QUANT_WGMMA_INT));
 }
 
-// ---- Barriers and bulk copies
-// -------------------------------------------------------------------------------------------
+__device__ inline void product_e4m3(float (&d)[64], const uint32_t (&a)[4], uint64_t b, int add) {
+    QUANT_WGMMA_PRODUCT("m64n128k32.f32.e4m3.e4m3", ", 1, 1", QUANT_WGMMA_OPERANDS(QUANT_WGMMA_FLOAT));
+}
+
+// ---- Barriers and bulk copies --------------------------------------------------------------------------------------
 
 __device__ inline void barrier_init(uint32_t barrier, int arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
@@ -97,6 +100,21 @@ __device__ inline void bulk_copy(uint32_t to, const void* from, uint32_t bytes, 
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
                  "l"(from), "r"(bytes), "r"(barrier)
                  : "memory");
+}
+__device__ inline uint4 load_shared(uint32_t at) {
+    uint4 v;
+    asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "r"(at)
+                 : "memory");
+    return v;
+}
+// Of two warpgroups, one waits until the other has issued its products.
+__device__ inline void turn_wait() {
+    asm volatile("bar.sync 1, 256;" ::: "memory");
+}
+__device__ inline void turn_give() {
+    asm volatile("bar.arrive 1, 256;" ::: "memory");
 }
 
 }  // namespace wgmma
