@@ -33,7 +33,7 @@ PACKAGES = sh cmake/install_packages.sh
 CUDA_DEVICE ?= cuda:0
 VULKAN_DEVICE ?= vulkan:0
 
-.PHONY: help all demo test test-cuda test-cuda-build test-vulkan check check-all arm armv7 arm-build bench fuzz format \
+.PHONY: help all demo test test-cuda test-cuda-memory test-cuda-build test-vulkan check check-all arm armv7 arm-build bench fuzz format \
         format-check consumers size clean
 
 help:
@@ -82,6 +82,12 @@ test-cuda:
 	@$(PACKAGES) build test
 	@$(MAKE) --no-print-directory test-cuda-build BUILD=build-cuda CUDA=ON
 	QUANT_DEVICE=$(CUDA_DEVICE) build-cuda/tests/quant_tests "[kernels],[device]" -d yes
+
+# Some of the kernel tests under NVIDIA's memory checker, which makes them slow.
+test-cuda-memory:
+	@$(PACKAGES) build test
+	@$(MAKE) --no-print-directory test-cuda-build BUILD=build-cuda CUDA=ON
+	QUANT_DEVICE=$(CUDA_DEVICE) compute-sanitizer --error-exitcode 1 build-cuda/tests/quant_tests "attention*,rope*"
 
 test-cuda-build:
 	@$(call CONFIGURE,-DQUANT_BUILD_TESTS=ON -DQUANT_BUILD_EXAMPLES=ON)

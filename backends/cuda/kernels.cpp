@@ -73,7 +73,7 @@ std::vector<Kernel> kernel_table(const DeviceTraits& traits, bool exact) {
                                  emit_linear_fragments, "bf16"});
             if (traits.architecture == 90)
                 table.push_back({add ? "cuda e4m3 linear_add" : "cuda e4m3 linear", op, fragments, accepts_e4m3,
-                                 emit_linear_e4m3, "sums of 128 of 14 bits"});
+                                 emit_linear_e4m3, "sums of 256 of 14 bits"});
         }
         table.push_back({add ? "cuda int8 linear_add" : "cuda int8 linear", op, fragments, accepts_integers,
                          emit_linear_fragments, nullptr});

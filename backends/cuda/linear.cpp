@@ -119,14 +119,14 @@ void prefetch(LinearArguments& a, const Recorder& recorder) {
 }
 
 // many::Mode of a linear of many rows on Hopper; none: linear_rows.cuh has it.
-enum ManyMode { none = -1, codes, promoted, scaled, integer, e4m3 };
+enum ManyMode { none = -1, codes, promoted, scaled, integer, e4m3, e4m3_groups };
 ManyMode many_mode(const DeviceTraits& traits, int max_rows, const Bound& b) {
     if (traits.architecture != 90 || max_rows <= most_few_rows) return none;
     const Format& f = b.node.weight->format;
     const FragmentTile tile = fragment_tile(f, b.node.weight->cols);
     if (is_integer(b)) return integer;
     const bool one_scale = is_float(f.element) || one_scale_per_row(f);
-    if (b.kernel->emit == emit_linear_e4m3) return one_scale || tile.group_blocks % 4 == 0 ? e4m3 : none;
+    if (b.kernel->emit == emit_linear_e4m3) return one_scale ? e4m3 : tile.group_blocks % 4 == 0 ? e4m3_groups : none;
     if (one_scale) return codes;
     if (f.element == Element::e4m3) return tile.group_blocks % 2 == 0 ? promoted : none;
     // Weights rounded to f16, as the activations are; where those are exact codes, the product must be, too.
@@ -136,7 +136,7 @@ ManyMode many_mode(const DeviceTraits& traits, int max_rows, const Bound& b) {
 void emit_many(Recorder& recorder, const Bound& b, LinearArguments a, ManyMode mode) {
     const Weight& w = *b.node.weight;
     const ManyKernel k = many_kernel(w.format.element, mode, recorder.max_rows > 128);
-    const int columns = mode == integer || mode == e4m3 ? 128 : 64;
+    const int columns = mode >= integer ? 128 : 64;
     const int64_t chunks = many_chunks(w.cols, columns);
     const int blocks = (recorder.max_rows + k.tokens - 1) / k.tokens;
     const size_t bytes = static_cast<size_t>(blocks) * chunks * k.tokens * 128;

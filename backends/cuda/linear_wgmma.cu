@@ -135,7 +135,7 @@ using many::Mode;
 LinearKernel token_kernel(Element element, int number) {
     using namespace many;
     const Mode mode = static_cast<Mode>(number);
-    if (mode == Mode::integer || mode == Mode::e4m3)
+    if (mode >= Mode::integer)
         return element == Element::u4 ? lay_out_bytes<FragmentKind::bits4> : lay_out_bytes<FragmentKind::bits8>;
     switch (element) {
         case Element::f16:
@@ -162,6 +162,7 @@ ManyKernel many_kernel(Element element, int number, bool wide) {
             return many::choose<Codec8<ByteCode::s8>, Mode::codes>(wide);
         case Element::e4m3:
             if (mode == Mode::e4m3) return many::choose<Codec8<ByteCode::e4m3>, Mode::e4m3>(wide);
+            if (mode == Mode::e4m3_groups) return many::choose<Codec8<ByteCode::e4m3>, Mode::e4m3_groups>(wide);
             if (mode == Mode::promoted) return many::choose<Codec8<ByteCode::e4m3>, Mode::promoted>(wide);
             return many::choose<Codec8<ByteCode::e4m3>, Mode::codes>(wide);
         case Element::u4:

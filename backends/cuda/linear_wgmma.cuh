@@ -14,14 +14,16 @@ constexpr int consumers = many_tiles / 4, threads = 128 * (consumers + 1), chunk
 
 // codes: exact codes in 16 bits, scaled at the end; promoted: the same, but sums are scaled every 64 columns; scaled:
 // each weight rounded to f16; integer: int8; e4m3: Hopper's own products, which keep about 14 bits of a sum, each sum
-// of 128 columns scaled if there are groups and added in float32.
-enum class Mode { codes, promoted, scaled, integer, e4m3 };
+// of 256 columns added in float32; e4m3_groups: of 128, scaled.
+enum class Mode { codes, promoted, scaled, integer, e4m3, e4m3_groups };
 
 template <class Codec, Mode mode, int NB>  // tokens in a tile: NB * 128
 struct Kernel {
-    static constexpr bool bytes = mode == Mode::integer || mode == Mode::e4m3;
-    static constexpr bool promotes = mode == Mode::promoted || mode == Mode::e4m3;  // sums to float32, each chunk
-    static constexpr int together = promotes ? 1 : many_chunks_together;  // chunks whose products are waited for
+    static constexpr bool is_e4m3 = mode == Mode::e4m3 || mode == Mode::e4m3_groups;
+    static constexpr bool bytes = mode == Mode::integer || is_e4m3;
+    static constexpr bool scales_sums = mode == Mode::promoted || mode == Mode::e4m3_groups;
+    static constexpr bool promotes = scales_sums || is_e4m3;                 // sums to float32, after each wait
+    static constexpr int together = scales_sums ? 1 : many_chunks_together;  // chunks whose products are waited for
     using Sum = typename std::conditional<mode == Mode::integer, int, float>::type;
     static constexpr int chunk_cols = bytes ? 128 : 64;  // columns of a chunk, 128 bytes of a token
     static constexpr int blocks = chunk_cols / 32;       // of 32 columns
@@ -164,7 +166,7 @@ struct Kernel {
     __device__ static void promote(const LinearArguments& a, const uint8_t* tile, int chunk, int g,
                                    const Sum (&sum)[NB][64], float (&total)[promotes ? NB : 1][64]) {
         float scale[2] = {1, 1};
-        if (mode == Mode::promoted || a.last_group > 0) {
+        if constexpr (scales_sums) {
             const int group = min(chunk * blocks / a.group_blocks, a.last_group);
             const float unit = mode == Mode::promoted ? 1 / Codec::unit : 1;
             for (int i = 0; i < 2; ++i) scale[i] = parameters(a, tile, group * 16 + 2 * g + i).x * unit;
@@ -218,7 +220,7 @@ struct Kernel {
                         const int add = c > 0 || k > 0 || (first > 0 && !promotes);
                         if constexpr (mode == Mode::integer)
                             wgmma::product_int8<Codec::is_signed>(sum[n], operand[c][k], b, add);
-                        else if constexpr (mode == Mode::e4m3)
+                        else if constexpr (is_e4m3)
                             wgmma::product_e4m3(sum[n], operand[c][k], b, add);
                         else if constexpr (Codec::bf16)
                             wgmma::product_bf16(sum[n], operand[c][k], b, add);
@@ -247,7 +249,7 @@ struct Kernel {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             weight_rows[half] = wanted * 16 + half * 8 + g;
-            if (mode == Mode::e4m3 ? a.last_group == 0 : Codec::codes && (mode == Mode::codes || mode == Mode::integer))
+            if (Codec::codes && (mode == Mode::codes || mode == Mode::integer || mode == Mode::e4m3))
                 p[half] = parameters(a, tile, 2 * g + half);
             if (a.bias && weight_rows[half] < a.weight_rows) bias[half] = a.bias[weight_rows[half]];
         }
@@ -329,7 +331,7 @@ __global__ void __launch_bounds__(threads, 1) linear_many(StepView step, LinearA
 
 template <class Codec, Mode mode>
 ManyKernel choose(bool wide) {
-    if constexpr (mode != Mode::promoted && mode != Mode::e4m3)
+    if constexpr (!Kernel<Codec, mode, 1>::promotes)
         if (wide) return {linear_many<Codec, mode, 2>, 256, Kernel<Codec, mode, 2>::shared_bytes};
     return {linear_many<Codec, mode, 1>, 128, Kernel<Codec, mode, 1>::shared_bytes};
 }

@@ -1,8 +1,10 @@
 // What the device can do at most, measured: the limits that kernels are compared with.
 #include <algorithm>
+#include <type_traits>
 
 #include "backends/cuda/device.cuh"
 #include "backends/cuda/kernels.h"
+#include "backends/cuda/wgmma.cuh"
 
 namespace quant {
 namespace cuda {
@@ -51,6 +53,44 @@ __global__ void __launch_bounds__(mma_threads) multiply_int8(float* sink) {
     if (sum == 12345) *sink = 1;
 }
 
+// Hopper's own products reach more.
+constexpr int wgmma_threads = 256, wgmma_rounds = 1024, wgmma_products = 16;  // in a round
+template <class Sum>
+__global__ void __launch_bounds__(wgmma_threads, 1) multiply_wgmma(float* sink) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    constexpr bool is_int = std::is_same<Sum, int>::value;
+    __shared__ alignas(1024) uint32_t tile[4096];
+    for (int i = threadIdx.x; i < 4096; i += wgmma_threads)  // f16 from 0.25 to 0.5 and -0.5, any int8
+        tile[i] = is_int ? i * 2654435761u : 0x34003400u | (i * 2654435761u & 0x83ff83ffu);
+    uint32_t a[4][4];
+    for (int k = 0; k < 4; ++k)
+        for (int i = 0; i < 4; ++i) {
+            const uint32_t random = (threadIdx.x * 16 + k * 4 + i) * 2246822519u;
+            a[k][i] = is_int ? random : 0x34003400u | (random & 0x83ff83ffu);
+        }
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    __syncthreads();
+    const uint32_t at = static_cast<uint32_t>(__cvta_generic_to_shared(tile));
+    Sum d[2][64] = {};
+    for (int round = 0; round < wgmma_rounds; ++round) {
+        wgmma::fence();
+#pragma unroll
+        for (int i = 0; i < wgmma_products; ++i) {
+            const uint64_t b = wgmma::descriptor(at + i / 2 % 4 * 32);
+            if constexpr (is_int)
+                wgmma::product_int8<true>(d[i % 2], a[i / 2 % 4], b, 1);
+            else
+                wgmma::product_f16(d[i % 2], a[i / 2 % 4], b, 1);
+        }
+        wgmma::commit();
+        wgmma::wait();
+    }
+    Sum sum = 0;
+    for (int i = 0; i < 64; ++i) sum += d[0][i] + d[1][i];
+    if (sum == static_cast<Sum>(12345)) *sink = 1;
+#endif
+}
+
 // Seconds that one launch takes: the best of several.
 template <class Launch>
 double best_time(cudaStream_t stream, Launch launch) {
@@ -79,6 +119,15 @@ constexpr double mma_operations(int k) {
     return 2.0 * 16 * 8 * k * mma_accumulators * mma_rounds * (mma_threads / 32);
 }
 
+template <class Sum>
+double measure_wgmma(const DeviceTraits& traits, cudaStream_t stream, float* sink) {
+    const double seconds =
+        best_time(stream, [&] { multiply_wgmma<Sum><<<traits.multiprocessors, wgmma_threads, 0, stream>>>(sink); });
+    const int k = std::is_same<Sum, int>::value ? 32 : 16;
+    return 2.0 * 64 * 128 * k * wgmma_products * wgmma_rounds * (wgmma_threads / 128) * traits.multiprocessors /
+           seconds;
+}
+
 }  // namespace
 
 double measure_reads(const DeviceTraits& traits, cudaStream_t stream, const uint8_t* from, size_t bytes, float* sink) {
@@ -94,12 +143,14 @@ double measure_reads(const DeviceTraits& traits, cudaStream_t stream, const uint
 }
 
 double measure_f16(const DeviceTraits& traits, cudaStream_t stream, float* sink) {
+    if (traits.architecture == 90) return measure_wgmma<float>(traits, stream, sink);
     const double seconds =
         best_time(stream, [&] { multiply_f16<<<traits.multiprocessors, mma_threads, 0, stream>>>(sink); });
     return mma_operations(16) * traits.multiprocessors / seconds;
 }
 
 double measure_int8(const DeviceTraits& traits, cudaStream_t stream, float* sink) {
+    if (traits.architecture == 90) return measure_wgmma<int>(traits, stream, sink);
     const double seconds =
         best_time(stream, [&] { multiply_int8<<<traits.multiprocessors, mma_threads, 0, stream>>>(sink); });
     return mma_operations(32) * traits.multiprocessors / seconds;
