@@ -292,6 +292,7 @@ typedef struct quant_limits {
     double f32_operations_per_second;  /* float32 FMA */
     double int4_operations_per_second; /* dot products of int8 with 4-bit codes: more than int8 where sums of products
                                           may stay in 16 bits for a while (AVX2), else the same */
+    double bf16_operations_per_second; /* dot products of bf16 with float32 sums; 0 if the device has none */
 } quant_limits;
 /* Probes the device with the runtime's threads; about a second. which: bit 0 = bandwidth, bit 1 = arithmetic. */
 QUANT_API quant_status quant_device_probe(quant_runtime* rt, const char* device, unsigned which, quant_limits* out,

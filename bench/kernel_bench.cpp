@@ -5,6 +5,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
 
 #include "core/scheme.h"
@@ -20,7 +21,7 @@ constexpr int64_t small_width = 256;          // for the reference kernels' prod
 constexpr int heads = 32, kv_heads = 4, head_dim = 64;
 constexpr size_t beyond_caches = size_t{256} << 20;  // bytes of weights that one row of activations goes over
 
-enum class Peak { f32, int8, int4 };
+using Peak = double quant_limits::*;  // the arithmetic limit that a kernel's products have
 
 // A node with everything that it needs on a device, `plans` of it with data of their own.
 struct Prepared {
@@ -40,7 +41,7 @@ struct Case {
     Value in0, out;
     int rows = 1;
     double bytes = 0, operations = 0;  // of one run
-    Peak peak = Peak::f32;
+    Peak peak = &quant_limits::f32_operations_per_second;
     std::function<void(const Kernel&, const Case&, Prepared&)> prepare;
 };
 
@@ -178,7 +179,9 @@ std::vector<Case> linear_cases(const Kernel& kernel, bool reference) {
                 c.bytes += static_cast<double>(layout_bytes(*layout, scheme.weight, out, cols));
                 c.operations = 2.0 * rows * static_cast<double>(out * cols);
                 if (kernel.rounds_to || type == ValueType::s8)
-                    c.peak = element_bits(scheme.weight.element) <= 4 ? Peak::int4 : Peak::int8;
+                    c.peak = element_bits(scheme.weight.element) <= 4 ? &quant_limits::int4_operations_per_second
+                                                                      : &quant_limits::int8_operations_per_second;
+                if (std::strstr(kernel.name, "bf16")) c.peak = &quant_limits::bf16_operations_per_second;
                 c.prepare = prepare_linear;
                 cases.push_back(c);
             }
@@ -300,9 +303,7 @@ void time_case(benchmark::State& state, TimedDevice& timed, const Kernel& kernel
         backend.wait();
     }
     const double runs = static_cast<double>(state.iterations()) * static_cast<double>(p.plans.size());
-    const double peak = c.peak == Peak::f32    ? timed.limits.f32_operations_per_second
-                        : c.peak == Peak::int8 ? timed.limits.int8_operations_per_second
-                                               : timed.limits.int4_operations_per_second;
+    const double peak = timed.limits.*c.peak;
     using benchmark::Counter;
     state.counters["run"] = Counter(runs, Counter::kIsRate | Counter::kInvert);  // seconds
     state.counters["bytes/s"] = Counter(runs * c.bytes, Counter::kIsRate);

@@ -130,8 +130,13 @@ Matrix magnitudes(const HostWeight& w) {
 }
 
 struct Expected {
-    Matrix y;                            // the reference's
-    std::vector<double> bound, rounded;  // [rows][weight rows]: of float kernels, of those that round x to int8
+    Matrix y;                               // the reference's
+    std::vector<double> bound, int8, bf16;  // [rows][weight rows]: of float kernels, of those that round x to these
+    // Of a kernel, which says what it rounds x to.
+    const std::vector<double>& bound_of(const Kernel& kernel) const {
+        if (!kernel.rounds_to) return bound;
+        return std::string(kernel.rounds_to) == "bf16" ? bf16 : int8;
+    }
 };
 
 Expected expect(Device& reference, const HostWeight& w, const Input& x) {
@@ -147,18 +152,20 @@ Expected expect(Device& reference, const HostWeight& w, const Input& x) {
     for (int i = 0; i < x.rows(); ++i) {
         for (int64_t c = 0; c < w.cols; ++c) row[c] = std::fabs(x.value(i, c));
         for (int r = 0; r < a.rows; ++r) {
-            double sum = w.bias.empty() ? 0 : std::fabs(w.bias[r]), steps = 0;
+            double products = 0, steps = 0;
             for (int64_t begin = 0; begin < w.cols; begin += 32) {
                 double absmax = 0, weights = 0;
                 for (int64_t c = begin; c < std::min(begin + 32, w.cols); ++c) {
-                    sum += row[c] * a.row(r)[c];
+                    products += row[c] * a.row(r)[c];
                     absmax = std::max(absmax, row[c]);
                     weights += a.row(r)[c];
                 }
                 steps += absmax / 254 * weights;
             }
+            const double sum = products + (w.bias.empty() ? 0 : std::fabs(w.bias[r]));
             e.bound.push_back(tolerance::linear(w.cols, sum));
-            e.rounded.push_back(tolerance::linear(w.cols, sum) + tolerance::int8_activations(steps));
+            e.int8.push_back(tolerance::linear(w.cols, sum) + tolerance::int8_activations(steps));
+            e.bf16.push_back(tolerance::linear(w.cols, sum) + tolerance::bf16(products));
         }
     }
     return e;
@@ -204,7 +211,7 @@ struct Linear {
 };
 
 // y against the expected rows: the largest error in terms of what is allowed (0 where only equality is).
-double worst_error(const Matrix& y, int n, const Expected& e, const Matrix* first, bool rounding) {
+double worst_error(const Matrix& y, int n, const Expected& e, const Matrix* first, const Kernel& kernel) {
     double worst = 0;
     for (int i = 0; i < n; ++i)
         for (int64_t r = 0; r < y.cols; ++r) {
@@ -213,7 +220,7 @@ double worst_error(const Matrix& y, int n, const Expected& e, const Matrix* firs
                 if (!same_bits(&y.row(i)[r], &expected, 1)) worst = HUGE_VAL;
                 continue;
             }
-            double bound = (rounding ? e.rounded : e.bound)[static_cast<size_t>(i * y.cols + r)];
+            double bound = e.bound_of(kernel)[static_cast<size_t>(i * y.cols + r)];
             if (first) bound += tolerance::add(std::fabs(e.y.row(i)[r]) + std::fabs(first->row(i)[r]));
             const double error = std::fabs(static_cast<double>(y.row(i)[r]) - expected);
             if (!(error <= bound)) worst = std::max(worst, bound > 0 && !std::isnan(error) ? error / bound : HUGE_VAL);
@@ -236,13 +243,13 @@ void check_kernels(Rig& rig, const HostWeight& w, const Input& x, bool thorough,
                 INFO(tested->name() << ": " << kernel->name << ", " << format_name(w.format) << " " << w.rows << "x"
                                     << w.cols << ", activations " << activation_name(activation_of(x.type)));
                 tested->exercised.insert(kernel->name);
-                const bool rounding = tested->rounding.count(kernel->name) != 0;
+                REQUIRE((kernel->rounds_to != nullptr) == (tested->rounding.count(kernel->name) != 0));
                 const Matrix first = random_matrix(x.rows(), w.rows, 2, random);
                 const Matrix* added = op == Op::linear_add ? &first : nullptr;
                 const int most = x.rows();
                 Linear linear(tested->device, *kernel, w, x, first);
                 const Matrix all = linear.compute(most, most);
-                REQUIRE(worst_error(all, most, expected, added, rounding) <= 1);
+                REQUIRE(worst_error(all, most, expected, added, *kernel) <= 1);
                 if (!thorough) continue;
                 // On the processor a row's result never depends on the rows beside it. Other devices sum in another
                 // order where another kernel is best, and keep the tolerance; integers are the same everywhere.
@@ -253,7 +260,7 @@ void check_kernels(Rig& rig, const HostWeight& w, const Input& x, bool thorough,
                     if (n >= most) break;
                     INFO(n << " rows");
                     const Matrix y = linear.compute(n, n % 2 || tested->compiles_each_case() ? n : most);
-                    REQUIRE(worst_error(y, n, expected, added, rounding) <= 1);
+                    REQUIRE(worst_error(y, n, expected, added, *kernel) <= 1);
                     if (!same) continue;
                     for (int i = 0; i < n; ++i) REQUIRE(same_bits(y.row(i), all.row(i), w.rows));
                 }

@@ -101,7 +101,7 @@ struct TestedDevice {
     std::string part;  // empty: all
     Device device;
     std::vector<std::unique_ptr<Device>> other_threads;  // the same with other numbers of threads
-    std::set<std::string> rounding;   // kernels that round float activations to int8: the exact table lacks them
+    std::set<std::string> rounding;   // kernels that round float activations: the exact table lacks them
     std::set<std::string> exercised;  // kernels that a test has run
 };
 // The processor's devices that run here but cpu:reference, or the one that QUANT_DEVICE names, in all its variants.

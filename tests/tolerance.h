@@ -49,6 +49,11 @@ inline double rope_angle() {
     return 4 * u;
 }
 
+// Something rounded to bf16, whose ulp is at most 2^-7 of it.
+inline double bf16(double y) {
+    return std::fabs(y) / (1 << 8) * (1 + 1e-4);
+}
+
 // A value rounded to f16.
 inline double f16(double y) {
     return std::fabs(y) / (1 << 11) + 1.0 / (1 << 25);

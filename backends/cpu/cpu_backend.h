@@ -65,13 +65,14 @@ class Recorder {
 
 // Kernel tables by instruction set, each in its own file (backends/cpu/kernels_*.cpp); best rows first. A device's
 // table is its instruction set's rows, then the reference rows. `exact` leaves out kernels that round float activations
-// to int8.
+// to int8 or bf16.
 void append_reference_kernels(std::vector<Kernel>& table);
 void append_baseline_kernels(std::vector<Kernel>& table, bool exact);
 #if defined(__x86_64__) || defined(_M_X64)
 void append_avx2_kernels(std::vector<Kernel>& table, bool exact);
 void append_avxvnni_kernels(std::vector<Kernel>& table, bool exact);
 void append_avx512_kernels(std::vector<Kernel>& table, bool exact);  // AVX-512 F BW VL DQ VNNI
+void append_avx512_bf16_kernels(std::vector<Kernel>& table, bool exact);
 #endif
 // 32-bit: with VFPv4. dotprod and i8mm exist on 64-bit ARM only.
 void append_neon_kernels(std::vector<Kernel>& table, bool exact);

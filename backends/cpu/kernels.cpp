@@ -40,6 +40,16 @@ bool accepts_linear_float(const Node&, const Weight* w, const Value* in, const V
     return in && in->type != ValueType::s8 && rows_layout_holds(w->format);
 }
 
+// One rounding of float activations; the weights are as stored.
+bool accepts_linear_bf16(const Node&, const Weight* w, const Value* in, const Value*) {
+    return in && in->type == ValueType::f32 && w->format.element == Element::bf16;
+}
+
+// Products of two e4m3 are exact in float32; a block of columns has one scale.
+bool accepts_linear_e4m3(const Node&, const Weight* w, const Value* in, const Value*) {
+    return in && in->type == ValueType::e4m3 && w->format.element == Element::e4m3 && rows_layout_holds(w->format);
+}
+
 bool accepts_any(const Node&, const Weight*, const Value*, const Value*) {
     return true;
 }
@@ -169,7 +179,7 @@ template <const CpuKernels& K>
 void emit_linear_float(Recorder& recorder, const Bound& b) {
     const TileShape shape = tile_shape(b.node.weight->format, b.node.weight->cols, K.lanes);
     const bool floats = b.in[0].type == ValueType::f32;
-    emit_linear(K, recorder, b, K.linear_float, static_cast<size_t>(shape.blocks) * block_cols * sizeof(float),
+    emit_linear(K, recorder, b, K.linear_float, static_cast<size_t>(shape.blocks) * K.float_block_bytes,
                 floats && K.direct_rows, [](const Bound& bound, const TileShape& t, int first, int rows, uint8_t* to) {
                     const Operand& x = bound.in[0];
                     if (x.type == ValueType::f32)
@@ -385,6 +395,13 @@ void emit_attention(Recorder& recorder, const Bound& b) {
     {name " int8 linear", Op::linear, K.layout, accepts_linear_int8, emit_linear_int8<K>, "s8:g32"}, \
         {name " int8 linear_add", Op::linear_add, K.layout, accepts_linear_int8, emit_linear_int8<K>, "s8:g32"},
 
+#define QUANT_BF16_KERNELS(name, K)                                                            \
+    {name " linear", Op::linear, K.layout, accepts_linear_bf16, emit_linear_float<K>, "bf16"}, \
+        {name " linear_add", Op::linear_add, K.layout, accepts_linear_bf16, emit_linear_float<K>, "bf16"},
+#define QUANT_E4M3_KERNELS(name, K)                                                         \
+    {name " e4m3 linear", Op::linear, K.layout, accepts_linear_e4m3, emit_linear_float<K>}, \
+        {name " e4m3 linear_add", Op::linear_add, K.layout, accepts_linear_e4m3, emit_linear_float<K>},
+
 template <size_t N>
 void append(std::vector<Kernel>& table, const Kernel (&kernels)[N]) {
     table.insert(table.end(), kernels, kernels + N);
@@ -411,6 +428,12 @@ void append_avxvnni_kernels(std::vector<Kernel>& table, bool exact) {
 void append_avx512_kernels(std::vector<Kernel>& table, bool exact) {
     if (!exact) append(table, {QUANT_INT8_KERNELS("avx512", kernels_avx512)});
     append(table, {QUANT_S8_KERNELS("avx512", kernels_avx512) QUANT_KERNEL_TABLE("avx512", kernels_avx512)});
+}
+
+void append_avx512_bf16_kernels(std::vector<Kernel>& table, bool exact) {
+    if (!exact) append(table, {QUANT_BF16_KERNELS("avx512_bf16", kernels_avx512_bf16)});
+    append(table, {QUANT_E4M3_KERNELS("avx512_bf16", kernels_avx512_bf16)});
+    append_avx512_kernels(table, exact);
 }
 #endif
 

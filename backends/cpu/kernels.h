@@ -87,10 +87,11 @@ struct LinearKernel {
 
 struct CpuKernels {
     const Layout* layout;
-    int lanes;         // rows of a tile
-    int row_tile;      // activation rows multiplied together, at most max_row_tile
-    int weight_tiles;  // tiles of a weight multiplied together
-    bool direct_rows;  // linear_float takes one row of float activations as it is, not prepared
+    int lanes;                 // rows of a tile
+    int row_tile;              // activation rows multiplied together, at most max_row_tile
+    int weight_tiles;          // tiles of a weight multiplied together
+    bool direct_rows;          // linear_float takes one row of float activations as it is, not prepared
+    size_t float_block_bytes;  // of prepared activations of linear_float, a row's block of columns
 
     int (*code_bias)(const TileShape& shape);  // that is in the codes of linear_int8's products
 
@@ -122,6 +123,9 @@ extern const CpuKernels kernels_baseline;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const CpuKernels kernels_avx2, kernels_avx512;
 extern const CpuKernels kernels_avxvnni;  // integer linears only, over the layout of kernels_avx2
+// linear_float and what prepares its activations only: bf16 weights with activations rounded to bf16, and e4m3 weights
+// with e4m3 activations; over the layout of kernels_avx512.
+extern const CpuKernels kernels_avx512_bf16;
 #endif
 #if defined(QUANT_ARM)
 extern const CpuKernels kernels_neon;

@@ -15,6 +15,8 @@ constexpr bool direct_rows = true;
 // In this order: each uses what is above it.
 #include "backends/cpu/codes.inl"
 //
+#include "backends/cpu/linear.inl"
+//
 #include "backends/cpu/linear_int8.inl"
 
 constexpr CpuKernels integer_linears() {  // constant: nothing here may run on another processor

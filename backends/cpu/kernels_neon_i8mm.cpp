@@ -81,7 +81,13 @@ constexpr bool direct_rows = true;
 // In this order: each uses what is above it.
 #include "backends/cpu/codes.inl"
 //
+#include "backends/cpu/linear.inl"
+//
 #include "backends/cpu/linear_int8.inl"
+//
+#include "backends/cpu/tile_reader.inl"
+//
+#include "backends/cpu/linear_decoded.inl"
 //
 #include "backends/cpu/linear_float.inl"
 //

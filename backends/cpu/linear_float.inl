@@ -1,9 +1,6 @@
 // Float products: float and e4m3 weights, and any quantized weight decoded in registers, exactly as THE decode does.
-// Included inside an unnamed namespace after linear_int8.inl.
-//
-// One output is the sum, in order, of the sums of 16 columns each, which are chains of fused multiply-adds, for any
-// number of rows and threads. Short chains overlap: one row of activations needs no second weight tile to hide their
-// latency.
+// A word is a float32. Included inside an unnamed namespace after linear_decoded.inl and tile_reader.inl; the including
+// file defines direct_rows: whether one row is multiplied straight from the packed tile.
 
 void prepare_f32(const float* in, int64_t stride, int64_t cols, int blocks, int first_row, int rows, uint8_t* to) {
     float* out = reinterpret_cast<float*>(to);  // [column][row]
@@ -29,10 +26,6 @@ void prepare_e4m3(const uint8_t* codes, int64_t stride, int blocks, int first_ro
 
 // ---- Decoding columns of a tile ----------------------------------------------------------------------------------
 
-struct GroupDecode {
-    Float scale, zero, minimum;
-};
-
 // Column K of a block as float, for `lanes` rows.
 template <Element E, int K>
 QUANT_INLINE Float decode_column(const uint8_t* block, const GroupDecode& g) {
@@ -51,51 +44,7 @@ QUANT_INLINE Float decode_column(const uint8_t* block, const GroupDecode& g) {
     }
 }
 
-// Reads the blocks of one tile in order, from `block` on.
-struct TileReader {
-    const TileShape& t;
-    const uint8_t* panel;
-    int in_panel;           // the next block, in its panel
-    int halves;             // of that block's group, before it
-    int group;              // that group, in the panel
-    GroupDecode groups[2];  // of the halves of the block that was read last
-
-    TileReader(const TileShape& t, const uint8_t* tile, int block)
-        : t(t),
-          panel(panel_at(t, tile, block / t.panel_blocks)),
-          in_panel(block % t.panel_blocks),
-          halves(2 * in_panel % t.group_halves),
-          group(2 * in_panel / t.group_halves) {
-        groups[0] = groups[1] = {Simd::set(1), Simd::set(static_cast<float>(t.zero)), Simd::set(0)};
-        if (halves != 0) load_group(groups);
-    }
-    QUANT_NOINLINE void load_group(GroupDecode* to) {
-        const GroupScale s = load_scale(t, panel, group);
-        const Float zero = Simd::set(static_cast<float>(t.zero));
-        const bool integer = t.header == HeaderKind::integer;
-        *to = {s.scale, integer ? Simd::add(zero, s.offset) : zero, integer ? Simd::set(0) : s.offset};
-    }
-    QUANT_INLINE const uint8_t* next() {
-        if (in_panel == t.panel_blocks) {
-            panel += t.panel_bytes;
-            in_panel = group = 0;
-        }
-        const uint8_t* block = panel + t.header_bytes + in_panel++ * t.block_bytes;
-        if (t.header == HeaderKind::none) return block;
-        if (halves == 0) {
-            load_group(&groups[0]);
-            if (t.group_halves == 1) ++group, load_group(&groups[1]);
-        }
-        if (t.group_halves > 1) groups[1] = groups[0];
-        halves += 2;
-        if (halves >= t.group_halves) halves = 0, ++group;
-        return block;
-    }
-};
-
 // ---- One row -----------------------------------------------------------------------------------------------------
-
-constexpr int chain = 16;
 
 template <Element E>
 Float multiply_row_float(const TileShape& t, const uint8_t* tile, const float* x) {
@@ -120,11 +69,7 @@ Float multiply_row_float(const TileShape& t, const uint8_t* tile, const float* x
     return y;
 }
 
-// ---- Several rows: some blocks of the weights decoded for all of them --------------------------------------------
-
-constexpr int chunk_blocks = 8;                                  // decoded at a time
-constexpr int row_tiles_kept = 64;                               // row tiles whose sums are kept from chunk to chunk
-constexpr int chunk_floats = chunk_blocks * block_cols * lanes;  // of one weight tile
+// ---- Several rows ------------------------------------------------------------------------------------------------
 
 // [column][lanes]
 template <Element E>
@@ -137,12 +82,6 @@ void decode_blocks(const TileShape& t, const uint8_t* tile, int first, int count
         });
     }
 }
-
-// What differs between weights: how they are decoded.
-struct FloatFunctions {
-    Float (*multiply_row)(const TileShape&, const uint8_t* tile, const float* x);
-    void (*decode_blocks)(const TileShape&, const uint8_t* tile, int first, int count, float* to);
-};
 
 template <Element E>
 FloatFunctions float_functions_of() {
@@ -171,106 +110,9 @@ FloatFunctions float_functions(Element element) {
     }
 }
 
-int tiles_together_float(const TileShape&) {
-    return static_cast<int>(cached_weights / (2 * chunk_floats * sizeof(float)) / weight_tiles * weight_tiles);
-}
-int rows_kept(int rows) {
-    const int tiles = row_tiles(rows, row_tile).tiles;
-    return (tiles < row_tiles_kept ? tiles : row_tiles_kept) * row_tile;
-}
-size_t scratch_float(const TileShape& t, int max_rows) {
-    return sizeof(float) * tiles_together_float(t) * (chunk_floats + rows_kept(max_rows) * lanes);
-}
-
-template <int C>
-QUANT_NOINLINE void multiply_float(const float* w, int columns, const float* x, float* sums) {
-    constexpr int T = weight_tiles;
-    Float y[T][C];
-    QUANT_UNROLL
-    for (int i = 0; i < T; ++i) {
-        QUANT_UNROLL
-        for (int c = 0; c < C; ++c) y[i][c] = Simd::load(sums + (c * T + i) * lanes);
-    }
-    for (int k = 0; k < columns; k += chain) {
-        Float sum[T][C];
-        QUANT_UNROLL
-        for (int i = 0; i < T; ++i) {
-            QUANT_UNROLL
-            for (int c = 0; c < C; ++c) sum[i][c] = Simd::set(0);
-        }
-        for (int n = 0; n < chain; ++n, w += lanes, x += C) {
-            Float column[T];
-            QUANT_UNROLL
-            for (int i = 0; i < T; ++i) column[i] = Simd::load(w + i * chunk_floats);
-            QUANT_UNROLL
-            for (int c = 0; c < C; ++c) {
-                const Float a = Simd::set(x[c]);
-                QUANT_UNROLL
-                for (int i = 0; i < T; ++i) sum[i][c] = Simd::fma(column[i], a, sum[i][c]);
-            }
-        }
-        QUANT_UNROLL
-        for (int i = 0; i < T; ++i) {
-            QUANT_UNROLL
-            for (int c = 0; c < C; ++c) y[i][c] = Simd::add(y[i][c], sum[i][c]);
-        }
-    }
-    QUANT_UNROLL
-    for (int i = 0; i < T; ++i) {
-        QUANT_UNROLL
-        for (int c = 0; c < C; ++c) Simd::store(sums + (c * T + i) * lanes, y[i][c]);
-    }
-}
-
-QUANT_INLINE Float scale_row(const LinearInput& in, int row, Float y) {
-    return in.row_scales ? Simd::mul(y, Simd::set(in.row_scales[row].scale)) : y;
-}
-
-void linear_float(const LinearWeights& weights, const LinearInput& in, const LinearOutput& all, int first_tile,
-                  int tiles, uint8_t* scratch) {
-    const TileShape& t = *weights.shape;
-    const FloatFunctions functions = float_functions(t.element);
-    const int end = first_tile + tiles;
-    const LinearOutput out = output_before(all, end);
-    if (in.rows == 1 && direct_rows) {
-        const float* x = reinterpret_cast<const float*>(in.activations);
-        for (int i = first_tile; i < end; ++i)
-            store_output(out, 0, i, scale_row(in, 0, functions.multiply_row(t, tile_or_last(weights, i, end), x)));
-        return;
-    }
-    const RowTiles rows = row_tiles(in.rows, row_tile);
-    const int together = tiles_together_float(t), kept_rows = rows_kept(in.rows);
-    float* decoded = reinterpret_cast<float*>(scratch);  // [tiles][column of the chunk][lanes]
-    float* sums = decoded + together * chunk_floats;     // [tiles][rows][lanes], a pair of tiles beside each other
-    const auto sums_of = [&](int j, int row) QUANT_INLINE_LAMBDA {
-        return sums + (static_cast<size_t>(j / weight_tiles) * kept_rows + row) * weight_tiles * lanes;
-    };
-    for (int begin = first_tile; begin < end; begin += together) {
-        const int padded = padded_tiles(end - begin < together ? end - begin : together);
-        for (int kept = 0; kept < rows.tiles; kept += row_tiles_kept) {
-            const int kept_end = kept + row_tiles_kept < rows.tiles ? kept + row_tiles_kept : rows.tiles;
-            const int first_row = tile_first(rows, kept), end_row = tile_first(rows, kept_end);
-            std::memset(sums, 0, sizeof(float) * padded * kept_rows * lanes);
-            for (int b = 0; b < t.blocks; b += chunk_blocks) {
-                const int blocks = b + chunk_blocks < t.blocks ? chunk_blocks : t.blocks - b;
-                for (int j = 0; j < padded; ++j)
-                    functions.decode_blocks(t, tile_or_last(weights, begin + j, end), b, blocks,
-                                            decoded + j * chunk_floats);
-                for (int r = kept; r < kept_end; ++r) {
-                    const int first = tile_first(rows, r), count = tile_count(rows, r);
-                    const float* x = reinterpret_cast<const float*>(in.activations + first * in.row_bytes) +
-                                     static_cast<int64_t>(b) * block_cols * count;
-                    with_count(count, [&](auto c) QUANT_INLINE_LAMBDA {
-                        for (int j = 0; j < padded; j += weight_tiles)
-                            multiply_float<decltype(c)::value>(decoded + j * chunk_floats, blocks * block_cols, x,
-                                                               sums_of(j, first - first_row));
-                    });
-                }
-            }
-            for (int r = first_row; r < end_row; ++r)
-                for (int j = 0; j < padded; ++j)
-                    store_output(out, r, begin + j,
-                                 scale_row(in, r, Simd::load(sums_of(j, r - first_row) + j % weight_tiles * lanes)));
-        }
-    }
-}
+struct FloatProduct {
+    static constexpr int block_words = block_cols;
+    static constexpr bool scaled = false, straight_rows = direct_rows;
+    QUANT_INLINE static Float multiply_add(Float w, Float x, Float sum) { return Simd::fma(w, x, sum); }
+    static FloatFunctions functions(const TileShape& t) { return float_functions(t.element); }
+};

@@ -1,6 +1,6 @@
 // Integer dot products of weight codes and int8 activations, a float scale per group. Included inside an unnamed
-// namespace after codes.inl; the including file defines row_tile, weight_tiles and direct_rows: whether one row is
-// multiplied straight from the packed tile.
+// namespace after linear.inl; the including file defines direct_rows: whether one row is multiplied straight from the
+// packed tile.
 //
 //     y[row] += weight_scale[group] * (sum over the group's blocks of activation_scale[block] * float(integer sum))
 //             + minimum[group] * (sum of the group's activations)
@@ -198,40 +198,7 @@ QUANT_INLINE Groups groups_of(const TileShape& t) {
     return t.group_halves == 1 ? Groups::of_16 : t.group_halves == 2 ? Groups::of_32 : Groups::longer;
 }
 
-// ---- Results -----------------------------------------------------------------------------------------------------
-
-// Columns [lanes * tile, ...) of one row of the output. Each step is rounded on its own.
-QUANT_NOINLINE void store_output(const LinearOutput& out, int row, int64_t tile, Float y) {
-    const int64_t first = tile * lanes, left = out.rows - first;
-    float* to = out.out + row * out.out_stride + first;
-    const float* residual = out.add ? out.add + row * out.add_stride + first : nullptr;
-    if (left >= lanes) {
-        if (out.bias) y = Simd::add(y, Simd::load(out.bias + first));
-        if (residual) y = Simd::add(y, Simd::load(residual));
-        Simd::store(to, y);
-    } else if (left > 0) {
-        const int n = static_cast<int>(left);
-        if (out.bias) y = Simd::add(y, Simd::load(out.bias + first, n));
-        if (residual) y = Simd::add(y, Simd::load(residual, n));
-        Simd::store(to, y, n);
-    }
-}
-
-// The lines that a product will write, so that they are here when it is done.
-template <int T, int C>
-QUANT_INLINE void prefetch_output(const LinearOutput& out, int first_row, int64_t first_tile) {
-    for (int c = 0; c < C; ++c)
-        for (int i = 0; i < T; ++i)
-            Simd::prefetch(out.out + (first_row + c) * out.out_stride + (first_tile + i) * lanes);
-}
-
 // ---- One row: straight from the packed tiles ---------------------------------------------------------------------
-
-// The processor's own prefetching ends with every page.
-constexpr size_t prefetch_distance = 1024;
-QUANT_INLINE void prefetch_ahead(const uint8_t* p, size_t bytes) {
-    for (size_t i = 0; i < bytes; i += 64) Simd::prefetch(p + prefetch_distance + i);
-}
 
 // y[i]: of tile i of T, which lie one after the other and share the activations.
 template <int Bits, Groups G, int T>
@@ -323,7 +290,6 @@ QUANT_INLINE size_t expanded_tile_bytes(const TileShape& t) {
            expanded_groups(t) * lanes * 2 * sizeof(float);
 }
 
-constexpr size_t cached_weights = 192 << 10;  // bytes of weights that are multiplied with all rows, of a small L2
 constexpr int most_tiles_together = 64;
 
 int tiles_together_int8(const TileShape& t) {
@@ -469,15 +435,6 @@ QUANT_NOINLINE void multiply(const TileShape& t, const ExpandedTile* w, const ui
         for (int i = 0; i < T; ++i) store_output(out, first_row + c, first_tile + i, y[i][c]);
 }
 
-// f(Constant<C>) for C = count <= row_tile.
-template <int C = row_tile, class F>
-QUANT_INLINE auto with_count(int count, F f) {
-    if constexpr (C > 1) {
-        if (count < C) return with_count<C - 1>(count, f);
-    }
-    return f(Constant<C>{});
-}
-
 // What differs between weights: how their codes are read, and how sums are kept.
 struct Int8Functions {
     using MultiplyRow = void (*)(const TileShape&, const uint8_t* tile, const uint8_t* x, Float* y);
@@ -529,20 +486,6 @@ Int8Functions int8_functions(const TileShape& t) {
         default:
             return int8_functions<8>(groups_of(t));
     }
-}
-
-// The tile `index` past `first` of a run, and past its end the last again, whose results are not stored.
-QUANT_INLINE const uint8_t* tile_or_last(const LinearWeights& weights, int tile, int end) {
-    return weights.tiles + (tile < end ? tile : end - 1) * weights.shape->tile_bytes;
-}
-QUANT_INLINE int padded_tiles(int tiles) {
-    return (tiles + weight_tiles - 1) / weight_tiles * weight_tiles;
-}
-// The output without the columns of tiles from `end` on.
-QUANT_INLINE LinearOutput output_before(LinearOutput out, int end) {
-    const int64_t rows = static_cast<int64_t>(end) * lanes;
-    if (out.rows > rows) out.rows = rows;
-    return out;
 }
 
 void linear_int8(const LinearWeights& weights, const LinearInput& in, const LinearOutput& all, int first_tile,

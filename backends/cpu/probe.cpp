@@ -123,7 +123,8 @@ double probe_read_bandwidth(ThreadPool& threads, const HostMemory& memory) {
 void probe_arithmetic([[maybe_unused]] const std::string& device, ThreadPool& threads, quant_limits* limits) {
     const ArithmeticLoops* loops = &arithmetic_baseline;
 #if defined(__x86_64__) || defined(_M_X64)
-    if (device == "cpu:avx512") loops = &arithmetic_avx512;
+    const bool has_bf16 = device == "cpu:avx512_bf16";
+    if (device == "cpu:avx512" || has_bf16) loops = &arithmetic_avx512;
     if (device == "cpu:avxvnni") loops = &arithmetic_avxvnni;
     if (device == "cpu:avx2") loops = &arithmetic_avx2;
 #endif
@@ -150,6 +151,9 @@ void probe_arithmetic([[maybe_unused]] const std::string& device, ThreadPool& th
     limits->int8_operations_per_second = rate(loops->int8, loops->int8_operations);
     limits->int4_operations_per_second = rate(loops->int4, loops->int4_operations);
     limits->f32_operations_per_second = rate(loops->f32, loops->f32_operations);
+#if defined(__x86_64__) || defined(_M_X64)
+    if (has_bf16) limits->bf16_operations_per_second = rate(bf16_avx512.run, bf16_avx512.operations);
+#endif
 }
 
 }  // namespace quant

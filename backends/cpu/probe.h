@@ -29,6 +29,12 @@ struct ArithmeticLoops {
 extern const ArithmeticLoops arithmetic_baseline;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const ArithmeticLoops arithmetic_avx2, arithmetic_avxvnni, arithmetic_avx512;
+// Dot products of pairs of bf16 with float32 sums.
+struct ArithmeticLoop {
+    int (*run)(int rounds);
+    double operations;
+};
+extern const ArithmeticLoop bf16_avx512;
 #endif
 #if defined(QUANT_ARM)
 extern const ArithmeticLoops arithmetic_neon;

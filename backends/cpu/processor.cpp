@@ -138,14 +138,15 @@ Processor detect_processor() {
                                       {(one.c >> 12 & 1) != 0, "FMA"},
                                       {(one.c >> 29 & 1) != 0, "F16C"},
                                       {(saved & 0x6) == 0x6, "AVX enabled by the operating system"}});
-    const bool vnni = last >= 7 && seven.a >= 1 && (cpuid(7, 1).a >> 4 & 1) != 0;
-    p.lacks_avxvnni = first_missing(p.lacks_avx2, {{vnni, "AVX-VNNI"}});
+    const Registers more = last >= 7 && seven.a >= 1 ? cpuid(7, 1) : Registers{};
+    p.lacks_avxvnni = first_missing(p.lacks_avx2, {{(more.a >> 4 & 1) != 0, "AVX-VNNI"}});
     p.lacks_avx512 = first_missing(p.lacks_avx2, {{(seven.b >> 16 & 1) != 0, "AVX-512 F"},
                                                   {(seven.b >> 30 & 1) != 0, "AVX-512 BW"},
                                                   {(seven.b >> 31 & 1) != 0, "AVX-512 VL"},
                                                   {(seven.b >> 17 & 1) != 0, "AVX-512 DQ"},
                                                   {(seven.c >> 11 & 1) != 0, "AVX-512 VNNI"},
                                                   {(saved & 0xe6) == 0xe6, "AVX-512 enabled by the operating system"}});
+    p.lacks_avx512_bf16 = first_missing(p.lacks_avx512, {{(more.a >> 5 & 1) != 0, "AVX-512 BF16"}});
     return p;
 }
 #elif defined(QUANT_ARM)

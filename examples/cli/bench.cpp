@@ -138,6 +138,16 @@ const quant_contract& layer_linear(const std::vector<quant_contract>& contract) 
     return *row;
 }
 
+// Which arithmetic limit a linear's products have.
+struct Peak {
+    const char* name;
+    double quant_limits::*limit;
+};
+constexpr Peak peak_f32{"f32", &quant_limits::f32_operations_per_second},
+    peak_bf16{"bf16", &quant_limits::bf16_operations_per_second},
+    peak_int8{"int8", &quant_limits::int8_operations_per_second},
+    peak_int4{"int4", &quant_limits::int4_operations_per_second};
+
 // What a model's speed is measured against, and what was measured.
 struct Subject {
     ModelOptions options;
@@ -145,7 +155,7 @@ struct Subject {
     Model model;
     quant_model_info info{};
     std::string device, kernel;
-    enum class Peak { f32, int8, int4 } peak_kind = Peak::f32;
+    const Peak* peak_kind = &peak_f32;
     double load_seconds = NAN, first_token_seconds = NAN;
     uint64_t peak_memory_bytes = 0;
     std::unique_ptr<Batch> batch;
@@ -155,7 +165,6 @@ struct Subject {
     bool steady() const {
         return std::abs(bandwidth_before - bandwidth_after) <= 0.05 * std::max(bandwidth_before, bandwidth_after);
     }
-    const char* peak_name() const { return peak_kind == Peak::f32 ? "f32" : peak_kind == Peak::int8 ? "int8" : "int4"; }
 };
 
 Subject open_subject(quant_runtime* runtime, const BenchOptions& options) {
@@ -169,7 +178,9 @@ Subject open_subject(quant_runtime* runtime, const BenchOptions& options) {
     s.device = linear.device;
     s.kernel = linear.kernel;
     if (std::strstr(linear.activations, "s8") || std::strstr(linear.kernel, "int8"))  // its products
-        s.peak_kind = std::strncmp(linear.weights, "u4", 2) == 0 ? Subject::Peak::int4 : Subject::Peak::int8;
+        s.peak_kind = std::strncmp(linear.weights, "u4", 2) == 0 ? &peak_int4 : &peak_int8;
+    else if (std::strstr(linear.kernel, "bf16"))
+        s.peak_kind = &peak_bf16;
     s.name = format("%s, %s, %.2f bits per weight, cache %s, %s",
                     (options.shape.empty() ? options.model : options.shape).c_str(),
                     options.scheme.empty() ? "as stored" : options.scheme.c_str(), s.info.bits_per_weight, s.info.kv,
@@ -228,7 +239,7 @@ nlohmann::ordered_json report_json(const Subject& s, const BenchOptions& options
                    {"bandwidth_after", s.bandwidth_after},
                    {"bandwidth_steady", s.steady()},
                    {"peak_operations_per_second", s.peak},
-                   {"peak_kind", s.peak_name()},
+                   {"peak_kind", s.peak_kind->name},
                    {"prompt", options.prompt},
                    {"tokens", options.tokens},
                    {"depth", options.depth},
@@ -253,8 +264,8 @@ std::string report_text(const Subject& s, const BenchOptions& options, bool comp
                        bytes_text(p.bytes).c_str());
         const std::string fraction =
             s.peak > 0 ? format("%4.1f%% of the %s peak of %.3f", 100 * p.operations_per_second() / s.peak,
-                                s.peak_name(), s.peak / 1e12)
-                       : format("no %s peak is measured on this device", s.peak_name());
+                                s.peak_kind->name, s.peak / 1e12)
+                       : format("no %s peak is measured on this device", s.peak_kind->name);
         text += format("         %8.3f Top/s, %s  (%.3f billion operations per token)\n",
                        p.operations_per_second() / 1e12, fraction.c_str(), p.operations / 1e9);
     };
@@ -383,9 +394,7 @@ int bench(const BenchOptions& options) {
             for (Subject& s : subjects) {
                 const quant_limits limits = probe(runtime.get(), s.device.c_str(), 3);
                 s.bandwidth_before = limits.read_bytes_per_second;
-                s.peak = s.peak_kind == Subject::Peak::f32    ? limits.f32_operations_per_second
-                         : s.peak_kind == Subject::Peak::int8 ? limits.int8_operations_per_second
-                                                              : limits.int4_operations_per_second;
+                s.peak = limits.*s.peak_kind->limit;
                 s.speeds = {};
             }
             for (int i = 0; i < options.repeat; ++i) {

@@ -1,0 +1,58 @@
+// What all linears share: which tiles of a weight and rows of activations meet, and where the results go. Included
+// inside an unnamed namespace after codes.inl; the including file defines row_tile and weight_tiles.
+
+constexpr size_t cached_weights = 192 << 10;  // bytes of weights that are multiplied with all rows, of a small L2
+
+// f(Constant<C>) for C = count <= row_tile.
+template <int C = row_tile, class F>
+QUANT_INLINE auto with_count(int count, F f) {
+    if constexpr (C > 1) {
+        if (count < C) return with_count<C - 1>(count, f);
+    }
+    return f(Constant<C>{});
+}
+
+// The tile `index` past `first` of a run, and past its end the last again, whose results are not stored.
+QUANT_INLINE const uint8_t* tile_or_last(const LinearWeights& weights, int tile, int end) {
+    return weights.tiles + (tile < end ? tile : end - 1) * weights.shape->tile_bytes;
+}
+QUANT_INLINE int padded_tiles(int tiles) {
+    return (tiles + weight_tiles - 1) / weight_tiles * weight_tiles;
+}
+// The output without the columns of tiles from `end` on.
+QUANT_INLINE LinearOutput output_before(LinearOutput out, int end) {
+    const int64_t rows = static_cast<int64_t>(end) * lanes;
+    if (out.rows > rows) out.rows = rows;
+    return out;
+}
+
+// The processor's own prefetching ends with every page.
+constexpr size_t prefetch_distance = 1024;
+QUANT_INLINE void prefetch_ahead(const uint8_t* p, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += 64) Simd::prefetch(p + prefetch_distance + i);
+}
+
+// Columns [lanes * tile, ...) of one row of the output. Each step is rounded on its own.
+QUANT_NOINLINE void store_output(const LinearOutput& out, int row, int64_t tile, Float y) {
+    const int64_t first = tile * lanes, left = out.rows - first;
+    float* to = out.out + row * out.out_stride + first;
+    const float* residual = out.add ? out.add + row * out.add_stride + first : nullptr;
+    if (left >= lanes) {
+        if (out.bias) y = Simd::add(y, Simd::load(out.bias + first));
+        if (residual) y = Simd::add(y, Simd::load(residual));
+        Simd::store(to, y);
+    } else if (left > 0) {
+        const int n = static_cast<int>(left);
+        if (out.bias) y = Simd::add(y, Simd::load(out.bias + first, n));
+        if (residual) y = Simd::add(y, Simd::load(residual, n));
+        Simd::store(to, y, n);
+    }
+}
+
+// The lines that a product will write, so that they are here when it is done.
+template <int T, int C>
+QUANT_INLINE void prefetch_output(const LinearOutput& out, int first_row, int64_t first_tile) {
+    for (int c = 0; c < C; ++c)
+        for (int i = 0; i < T; ++i)
+            Simd::prefetch(out.out + (first_row + c) * out.out_stride + (first_tile + i) * lanes);
+}

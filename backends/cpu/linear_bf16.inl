@@ -1,0 +1,84 @@
+// Products of bf16: bf16 weights with activations rounded to bf16, and e4m3 weights, scaled after each block of
+// columns, with e4m3 activations, whose products are exact. A word is a pair of columns. Included inside an unnamed
+// namespace after linear_decoded.inl, tile_reader.inl and the vector vocabulary's Pairs.
+
+constexpr int pair_words = block_cols / 2;
+
+// Rows of pairs to [word][row].
+QUANT_INLINE void put_pairs(Float pairs, int rows, float* to) {
+    float words[pair_words];
+    Simd::store(words, pairs);
+    for (int i = 0; i < pair_words; ++i) to[i * rows] = words[i];
+}
+
+void prepare_bf16(const float* in, int64_t stride, int64_t cols, int blocks, int first_row, int rows, uint8_t* to) {
+    for (int c = 0; c < rows; ++c) {
+        const float* row = in + (first_row + c) * stride;
+        float* out = reinterpret_cast<float*>(to) + c;
+        for (int b = 0; b < blocks; ++b, row += block_cols, out += pair_words * rows) {
+            const int64_t left = cols - static_cast<int64_t>(b) * block_cols;
+            const int n = left < block_cols ? static_cast<int>(left) : block_cols;
+            put_pairs(Pairs::round(Simd::load(row, n), n > lanes ? Simd::load(row + lanes, n - lanes) : Simd::set(0)),
+                      rows, out);
+        }
+    }
+}
+
+void prepare_e4m3_pairs(const uint8_t* codes, int64_t stride, int blocks, int first_row, int rows, uint8_t* to) {
+    for (int c = 0; c < rows; ++c) {
+        const uint8_t* row = codes + (first_row + c) * stride;
+        float* out = reinterpret_cast<float*>(to) + c;
+        for (int b = 0; b < blocks; ++b, row += block_cols, out += pair_words * rows)
+            put_pairs(Pairs::load_e4m3(row), rows, out);
+    }
+}
+
+// Columns 2P and 2P + 1 of a block.
+template <Element E, int P>
+QUANT_INLINE Float decode_pair(const uint8_t* block) {
+    if constexpr (E == Element::bf16)
+        return Pairs::interleave(Simd::load(reinterpret_cast<const float*>(block + 4 * P * lanes)));
+    else
+        return Pairs::interleave(Pairs::load_e4m3(block + 2 * P * lanes));
+}
+
+template <Element E>
+Float multiply_row_pairs(const TileShape& t, const uint8_t* tile, const float* x) {
+    TileReader reader(t, tile, 0);
+    Float y = Simd::set(0);
+    for (int b = 0; b < t.blocks; ++b, x += pair_words) {
+        const uint8_t* block = reader.next();
+        prefetch_ahead(block, t.block_bytes);
+        Float sum = Simd::set(0);
+        unrolled<pair_words>([&](auto p) QUANT_INLINE_LAMBDA {
+            sum = Pairs::multiply_add(decode_pair<E, decltype(p)::value>(block), Simd::set(x[p]), sum);
+        });
+        y = Simd::fma(sum, reader.groups[0].scale, y);
+    }
+    return y;
+}
+
+// For each block its scales [lanes] and pairs [pair][lanes].
+template <Element E>
+void decode_pairs(const TileShape& t, const uint8_t* tile, int first, int count, float* to) {
+    TileReader reader(t, tile, first);
+    for (int b = 0; b < count; ++b, to += pair_words * lanes) {
+        const uint8_t* block = reader.next();
+        Simd::store(to, reader.groups[0].scale);
+        to += lanes;
+        unrolled<pair_words>([&](auto p) QUANT_INLINE_LAMBDA {
+            Simd::store(to + p * lanes, decode_pair<E, decltype(p)::value>(block));
+        });
+    }
+}
+
+struct PairProduct {
+    static constexpr int block_words = pair_words;
+    static constexpr bool scaled = true, straight_rows = true;
+    QUANT_INLINE static Float multiply_add(Float w, Float x, Float sum) { return Pairs::multiply_add(w, x, sum); }
+    static FloatFunctions functions(const TileShape& t) {
+        if (t.element == Element::bf16) return {multiply_row_pairs<Element::bf16>, decode_pairs<Element::bf16>};
+        return {multiply_row_pairs<Element::e4m3>, decode_pairs<Element::e4m3>};
+    }
+};
+static_assert(pair_words == chain, "a chain is a block, which has one scale");
