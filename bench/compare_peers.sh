@@ -3,16 +3,17 @@
 #
 #   bench/compare_peers.sh build/quant PEER/llama-bench MODEL.gguf [quant bench options] [-- llama-bench options]
 #
-# PAIRS (5), THREADS (2), PROMPT (512) and TOKENS (64) come from the environment; 0 leaves a phase out. The peer runs
-# the file as it is; quant too, unless an option such as --scheme says otherwise.
+# PAIRS (5), THREADS (2), PROMPT (512), TOKENS (64) and DEPTH (0: positions before decoding; the peer must know -gp)
+# come from the environment; 0 leaves a phase out. The peer runs the file as it is; quant too, unless an option such as
+# --scheme says otherwise.
 set -eu
-[ $# -ge 3 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 3 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 quant=$1 peer=$2 model=$3
 shift 3
 ours='' theirs=''
 while [ $# -gt 0 ] && [ "$1" != -- ]; do ours="$ours $1"; shift; done
 [ $# -eq 0 ] || { shift; theirs=$*; }
-pairs=${PAIRS:-5} threads=${THREADS:-2} prompt=${PROMPT:-512} tokens=${TOKENS:-64}
+pairs=${PAIRS:-5} threads=${THREADS:-2} prompt=${PROMPT:-512} tokens=${TOKENS:-64} depth=${DEPTH:-0}
 results=$(mktemp)
 trap 'rm -f "$results"' EXIT
 
@@ -26,11 +27,13 @@ run_peer() {
         record peer prefill "$("$peer" -m "$model" -t "$threads" -p "$prompt" -n 0 -r 1 -o json $theirs 2>/dev/null | number avg_ts)"
     fi
     if [ "$tokens" -gt 0 ]; then
-        record peer decode "$("$peer" -m "$model" -t "$threads" -p 0 -n "$tokens" -r 1 -o json $theirs 2>/dev/null | number avg_ts)"
+        decode="-n $tokens"
+        [ "$depth" -eq 0 ] || decode="-n 0 -gp $depth,$tokens"
+        record peer decode "$("$peer" -m "$model" -t "$threads" -p 0 $decode -r 1 -o json $theirs 2>/dev/null | number avg_ts)"
     fi
 }
 run_quant() {
-    json=$("$quant" bench "$model" --threads "$threads" -p "$prompt" -n "$tokens" -r 1 --json $ours)
+    json=$("$quant" bench "$model" --threads "$threads" -p "$prompt" -n "$tokens" -d "$depth" -r 1 --json $ours)
     record quant prefill "$(echo "$json" | number prefill_tokens_per_second)"
     record quant decode "$(echo "$json" | number decode_tokens_per_second)"
     record quant peak_fraction "$(echo "$json" | number prefill_peak_fraction)"

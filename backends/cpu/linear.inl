@@ -26,10 +26,29 @@ QUANT_INLINE LinearOutput output_before(LinearOutput out, int end) {
     return out;
 }
 
-// The processor's own prefetching ends with every page.
+// The processor's own prefetching ends with every page; where products are slower than memory it is best left alone.
 constexpr size_t prefetch_distance = 1024;
 QUANT_INLINE void prefetch_ahead(const uint8_t* p, size_t bytes) {
-    for (size_t i = 0; i < bytes; i += 64) Simd::prefetch(p + prefetch_distance + i);
+    for (size_t i = 0; Simd::prefetch_rows && i < bytes; i += 64) Simd::prefetch(p + prefetch_distance + i);
+}
+
+// Weights that come next are fetched into the second-level cache while a product of several rows keeps the units busy:
+// so many bytes with each of its blocks.
+struct NextWeights {
+    const uint8_t* at;
+    size_t step;
+    QUANT_INLINE void fetch() {
+        for (size_t i = 0; i < step; i += 64) Simd::prefetch_far(at + i);
+        at += step;
+    }
+};
+// While row tile r passes: its share of tiles [first, first + weight_tiles), if they are before `end`. A few row tiles
+// fetch all there is, so that memory has their whole time.
+QUANT_INLINE NextWeights next_weights(const LinearWeights& weights, int first, int end, int r, int row_tiles) {
+    const TileShape& t = *weights.shape;
+    const size_t shares = row_tiles < 4 ? row_tiles : 4, bytes = weight_tiles * t.tile_bytes / shares;
+    if (first + weight_tiles > end || r >= 4) return {nullptr, 0};
+    return {weights.tiles + first * t.tile_bytes + r * bytes, (bytes + t.blocks - 1) / t.blocks};
 }
 
 // Columns [lanes * tile, ...) of one row of the output. Each step is rounded on its own.

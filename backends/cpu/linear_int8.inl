@@ -200,77 +200,55 @@ QUANT_INLINE Groups groups_of(const TileShape& t) {
 
 // ---- One row: straight from the packed tiles ---------------------------------------------------------------------
 
-// y[i]: of tile i of T, which lie one after the other and share the activations.
-template <int Bits, Groups G, int T>
-QUANT_NOINLINE void multiply_row(const TileShape& t, const uint8_t* tile, const uint8_t* x, Float* results) {
+template <int Bits, Groups G>
+Float multiply_row(const TileShape& t, const uint8_t* tile, const uint8_t* x) {
     constexpr size_t block_bytes = Bits * step_bytes;
-    const size_t next_tile = t.tile_bytes;
-    Float y[T];
-    QUANT_UNROLL
-    for (int i = 0; i < T; ++i) y[i] = Simd::set(0);
+    Float y = Simd::set(0);
     const bool offsets = has_offsets(t), zero_points = t.header == HeaderKind::integer;
     const uint8_t* panel = tile;
     for (int left = t.blocks; left > 0; panel += t.panel_bytes) {
         const uint8_t* block = panel + t.header_bytes;
-        for (int i = 0; i < T; ++i) prefetch_ahead(panel + i * next_tile, t.header_bytes);
+        prefetch_ahead(panel, t.header_bytes);
         for (int g = 0; g < t.panel_groups && left > 0; ++g) {
             if constexpr (G == Groups::of_16) {
                 const Float scale = Simd::set(load_scalar(x + 32));
                 QUANT_UNROLL
                 for (int h = 0; h < 2; ++h) {
-                    Int sum[T][1];
-                    QUANT_UNROLL
-                    for (int i = 0; i < T; ++i) sum[i][0] = Simd::set_int(load_scalar_int(x + 36 + 4 * h));
-                    dot<Bits, T, 1, 4>(
+                    Int sum[1][1] = {{Simd::set_int(load_scalar_int(x + 36 + 4 * h))}};
+                    dot<Bits, 1, 1, 4>(
                         sum,
-                        [&](int i, auto s) QUANT_INLINE_LAMBDA {
-                            const uint8_t* codes = block + i * next_tile;
+                        [&](int, auto s) QUANT_INLINE_LAMBDA {
                             constexpr int step = decltype(s)::value;
-                            return h == 0 ? load_dot_step<Bits, step>(codes) : load_dot_step<Bits, step + 4>(codes);
+                            return h == 0 ? load_dot_step<Bits, step>(block) : load_dot_step<Bits, step + 4>(block);
                         },
                         x + 16 * h);
-                    QUANT_UNROLL
-                    for (int i = 0; i < T; ++i)
-                        y[i] = Simd::fma(Simd::mul(Simd::to_float(sum[i][0]), scale),
-                                         load_scale(t, panel + i * next_tile, g + h).scale, y[i]);
+                    y = Simd::fma(Simd::mul(Simd::to_float(sum[0][0]), scale), load_scale(t, panel, g + h).scale, y);
                 }
-                for (int i = 0; i < T; ++i) prefetch_ahead(block + i * next_tile, block_bytes);
+                prefetch_ahead(block, block_bytes);
                 block += block_bytes, x += int8_block_bytes, --left, ++g;
             } else {
-                Float sum[T], activations = Simd::set(0);
-                QUANT_UNROLL
-                for (int i = 0; i < T; ++i) sum[i] = Simd::set(0);
+                Float sum = Simd::set(0), activations = Simd::set(0);
                 for (int b = 0; b < (G == Groups::of_32 ? 1 : t.group_halves / 2) && left > 0; ++b, --left) {
-                    Int integer[T][1];
-                    QUANT_UNROLL
-                    for (int i = 0; i < T; ++i) integer[i][0] = Simd::set_int(load_scalar_int(x + 36));
-                    dot<Bits, T, 1, 8>(
+                    Int integer[1][1] = {{Simd::set_int(load_scalar_int(x + 36))}};
+                    dot<Bits, 1, 1, 8>(
                         integer,
-                        [&](int i, auto s) QUANT_INLINE_LAMBDA {
-                            return load_dot_step<Bits, decltype(s)::value>(block + i * next_tile);
-                        },
+                        [&](int, auto s) QUANT_INLINE_LAMBDA { return load_dot_step<Bits, decltype(s)::value>(block); },
                         x);
-                    const Float scale = Simd::set(load_scalar(x + 32));
-                    QUANT_UNROLL
-                    for (int i = 0; i < T; ++i) sum[i] = Simd::fma(Simd::to_float(integer[i][0]), scale, sum[i]);
-                    for (int i = 0; i < T; ++i) prefetch_ahead(block + i * next_tile, block_bytes);
+                    sum = Simd::fma(Simd::to_float(integer[0][0]), Simd::set(load_scalar(x + 32)), sum);
+                    prefetch_ahead(block, block_bytes);
                     activations = Simd::set(load_scalar(x + 44));
                     block += block_bytes, x += int8_block_bytes;
                 }
-                QUANT_UNROLL
-                for (int i = 0; i < T; ++i) {
-                    GroupScale group = load_scale(t, panel + i * next_tile, g);
-                    y[i] = Simd::fma(sum[i], group.scale, y[i]);
-                    if (offsets) {
-                        if (zero_points) group.offset = Simd::mul(Simd::sub(Simd::set(0), group.offset), group.scale);
-                        y[i] = Simd::fma(activations, group.offset, y[i]);
-                    }
+                GroupScale group = load_scale(t, panel, g);
+                y = Simd::fma(sum, group.scale, y);
+                if (offsets) {
+                    if (zero_points) group.offset = Simd::mul(Simd::sub(Simd::set(0), group.offset), group.scale);
+                    y = Simd::fma(activations, group.offset, y);
                 }
             }
         }
     }
-    QUANT_UNROLL
-    for (int i = 0; i < T; ++i) results[i] = y[i];
+    return y;
 }
 
 // ---- Several rows: scales, and codes of fewer than 8 bits, expanded first ----------------------------------------
@@ -341,7 +319,7 @@ QUANT_NOINLINE void expand(const TileShape& t, const uint8_t* tile, uint8_t* scr
 
 template <int Bits, Groups G, int C>
 QUANT_NOINLINE void multiply(const TileShape& t, const ExpandedTile* w, const uint8_t* x, const LinearOutput& out,
-                             int first_row, int64_t first_tile) {
+                             int first_row, int64_t first_tile, NextWeights next) {
     constexpr int T = weight_tiles;
     prefetch_output<T, C>(out, first_row, first_tile);
     Float y[T][C];
@@ -382,6 +360,7 @@ QUANT_NOINLINE void multiply(const TileShape& t, const ExpandedTile* w, const ui
                                 scale, y[i][c]);
                     }
                 }
+                next.fetch();
                 group += lanes;
                 block += steps_per_block * step_bytes, x += int8_block_bytes * C, --left;
             } else {
@@ -411,6 +390,7 @@ QUANT_NOINLINE void multiply(const TileShape& t, const ExpandedTile* w, const ui
                             sum[i][c] = G == Groups::of_32 ? Simd::mul(Simd::to_float(integer[i][c]), scale)
                                                            : Simd::fma(Simd::to_float(integer[i][c]), scale, sum[i][c]);
                     }
+                    next.fetch();
                     block += steps_per_block * step_bytes, x += int8_block_bytes * C;
                 }
                 QUANT_UNROLL
@@ -437,11 +417,10 @@ QUANT_NOINLINE void multiply(const TileShape& t, const ExpandedTile* w, const ui
 
 // What differs between weights: how their codes are read, and how sums are kept.
 struct Int8Functions {
-    using MultiplyRow = void (*)(const TileShape&, const uint8_t* tile, const uint8_t* x, Float* y);
-    MultiplyRow multiply_row, multiply_row_pair;  // with one tile, with two
+    Float (*multiply_row)(const TileShape&, const uint8_t* tile, const uint8_t* x);
     void (*expand)(const TileShape&, const uint8_t* tile, uint8_t* scratch, ExpandedTile* to);
     using Multiply = void (*)(const TileShape&, const ExpandedTile* tiles, const uint8_t* x, const LinearOutput&,
-                              int first_row, int64_t first_tile);
+                              int first_row, int64_t first_tile, NextWeights next);
     Multiply multiply[row_tile];  // [rows - 1]
 };
 
@@ -452,11 +431,8 @@ Int8Functions int8_functions_of() {
                                                    : Simd::fused_dot                                ? Bits == 8 ? 8 : 6
                                                    : Bits == 5 || (Bits == 4 && G == Groups::of_16) ? 6
                                                                                                     : Bits;
-    Int8Functions f{nullptr, nullptr, expand<Bits>, {}};
-    if constexpr (direct_rows) {
-        f.multiply_row = multiply_row<Bits, G, 1>;
-        f.multiply_row_pair = multiply_row<Bits, G, 2>;
-    }
+    Int8Functions f{nullptr, expand<Bits>, {}};
+    if constexpr (direct_rows) f.multiply_row = multiply_row<Bits, G>;
     for (int count = 1; count <= row_tile; ++count)
         f.multiply[count - 1] = with_count(
             count, [](auto c) -> Int8Functions::Multiply { return multiply<multiply_bits, G, decltype(c)::value>; });
@@ -495,13 +471,8 @@ void linear_int8(const LinearWeights& weights, const LinearInput& in, const Line
     const int end = first_tile + tiles;
     const LinearOutput out = output_before(all, end);
     if (in.rows == 1 && direct_rows) {
-        for (int i = first_tile; i < end; i += 2) {
-            Float y[2];
-            (i + 1 < end ? functions.multiply_row_pair : functions.multiply_row)(t, tile_or_last(weights, i, end),
-                                                                                 in.activations, y);
-            store_output(out, 0, i, y[0]);
-            if (i + 1 < end) store_output(out, 0, i + 1, y[1]);
-        }
+        for (int i = first_tile; i < end; ++i)
+            store_output(out, 0, i, functions.multiply_row(t, tile_or_last(weights, i, end), in.activations));
         return;
     }
     const RowTiles rows = row_tiles(in.rows, row_tile);
@@ -514,8 +485,9 @@ void linear_int8(const LinearWeights& weights, const LinearInput& in, const Line
         for (int r = 0; r < rows.tiles; ++r) {
             const int first = tile_first(rows, r);
             for (int j = 0; j < padded; j += weight_tiles)
-                functions.multiply[tile_count(rows, r) - 1](t, w + j, in.activations + first * in.row_bytes, out, first,
-                                                            begin + j);
+                functions.multiply[tile_count(rows, r) - 1](
+                    t, w + j, in.activations + first * in.row_bytes, out, first, begin + j,
+                    next_weights(weights, begin + together + j, end, r, rows.tiles));
         }
     }
 }
@@ -527,7 +499,7 @@ void linear_int8(const LinearWeights& weights, const LinearInput& in, const Line
 
 template <int T, int C>
 QUANT_NOINLINE void multiply_s8(const TileShape& t, const uint8_t* const* tiles, const uint8_t* x, const RowScale* rows,
-                                const LinearOutput& out, int first_row, int64_t first_tile) {
+                                const LinearOutput& out, int first_row, int64_t first_tile, NextWeights next) {
     prefetch_output<T, C>(out, first_row, first_tile);
     Int sum[T][C];
     QUANT_UNROLL
@@ -539,10 +511,12 @@ QUANT_NOINLINE void multiply_s8(const TileShape& t, const uint8_t* const* tiles,
     for (int i = 0; i < T; ++i) codes[i] = tiles[i] + t.header_bytes;
     pair_sums<8>(sum);
     size_t block = 0;
-    for (int b = 0; b < t.blocks; ++b, block += steps_per_block * step_bytes, x += block_cols * C)
+    for (int b = 0; b < t.blocks; ++b, block += steps_per_block * step_bytes, x += block_cols * C) {
         accumulate<8, T, C, 8>(
             sum, [&](int i, int s) QUANT_INLINE_LAMBDA { return Simd::load_bytes(codes[i] + block + s * step_bytes); },
             x);
+        next.fetch();
+    }
     unpair_sums<8>(sum);
     for (int i = 0; i < T; ++i) {
         const GroupScale w = load_scale(t, tiles[i], 0);
@@ -566,7 +540,7 @@ void linear_s8(const LinearWeights& weights, const LinearInput& in, const Linear
     if (in.rows == 1) {
         for (int i = first_tile; i < end; ++i) {
             const uint8_t* tile = tile_or_last(weights, i, end);
-            multiply_s8<1, 1>(t, &tile, in.activations, in.row_scales, out, 0, i);
+            multiply_s8<1, 1>(t, &tile, in.activations, in.row_scales, out, 0, i, {nullptr, 0});
         }
         return;
     }
@@ -580,9 +554,9 @@ void linear_s8(const LinearWeights& weights, const LinearInput& in, const Linear
             const int first = tile_first(rows, r);
             with_count(tile_count(rows, r), [&](auto count) QUANT_INLINE_LAMBDA {
                 for (int j = 0; j < padded; j += weight_tiles)
-                    multiply_s8<weight_tiles, decltype(count)::value>(t, packed + j,
-                                                                      in.activations + first * in.row_bytes,
-                                                                      in.row_scales + first, out, first, begin + j);
+                    multiply_s8<weight_tiles, decltype(count)::value>(
+                        t, packed + j, in.activations + first * in.row_bytes, in.row_scales + first, out, first,
+                        begin + j, next_weights(weights, begin + together + j, end, r, rows.tiles));
             });
         }
     }

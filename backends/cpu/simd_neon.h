@@ -25,11 +25,19 @@ struct Neon {
 #else
     static constexpr int float_sums = 4;
 #endif
+    static constexpr bool prefetch_rows = true;  // that a single row of activations is multiplied with
     QUANT_INLINE static void prefetch(const void* p) {
 #if defined(_MSC_VER)
         __prefetch(p);
 #else
         __builtin_prefetch(p);
+#endif
+    }
+    QUANT_INLINE static void prefetch_far(const void* p) {  // into the second-level cache
+#if defined(_MSC_VER)
+        __prefetch2(p, 2);  // PLDL2KEEP
+#else
+        __builtin_prefetch(p, 0, 2);
 #endif
     }
 

@@ -68,7 +68,9 @@ struct Simd {
     using Int = Int8x32;
     using Bytes = Int8x32;
     static constexpr int float_sums = 24;
+    static constexpr bool prefetch_rows = true;  // that a single row of activations is multiplied with
     QUANT_INLINE static void prefetch(const void*) {}
+    QUANT_INLINE static void prefetch_far(const void*) {}
 
     // ---- Float ---------------------------------------------------------------------------------------------------
     QUANT_INLINE static Float set(float x) { return Float{x, x, x, x, x, x, x, x}; }

@@ -69,13 +69,18 @@ class Batch {
         }
     }
 
-    void restart() {
+    // Every session has so many positions in its cache: those that it has count, whatever they hold.
+    void fill(int positions) {
+        if (positions > positions_) return advance(positions - positions_);
         quant_error error{};
-        for (const Session& session : sessions_) check(quant_session_rewind(session.get(), 0, &error), error);
+        for (const Session& session : sessions_)
+            check(quant_session_rewind(session.get(), static_cast<size_t>(positions), &error), error);
+        positions_ = positions;
     }
 
     void advance(int tokens) {  // every session, in one step
         if (tokens == 0) return;
+        positions_ += tokens;
         const size_t n = static_cast<size_t>(tokens);
         ids_.resize(n * sessions_.size());
         for (int32_t& id : ids_) id = static_cast<int32_t>(random() % vocabulary_);
@@ -97,6 +102,7 @@ class Batch {
 
     quant_model* model_;
     uint64_t vocabulary_, state_ = 1;
+    int positions_ = 0;
     std::vector<int32_t> ids_;
     std::vector<Session> sessions_;
     std::vector<std::unique_ptr<Watch>> watches_;  // end before the sessions
@@ -108,14 +114,13 @@ struct Speeds {
 
 void measure(Batch& batch, const BenchOptions& options, Speeds& speeds) {
     if (options.prompt > 0) {
-        batch.restart();
+        batch.fill(0);
         const auto start = std::chrono::steady_clock::now();
         batch.advance(options.prompt);
         speeds.prefill.push_back(options.prompt * options.batch / seconds_since(start));
     }
     if (options.tokens > 0) {
-        batch.restart();
-        batch.advance(options.depth);
+        batch.fill(options.depth);
         const auto start = std::chrono::steady_clock::now();
         for (int i = 0; i < options.tokens; ++i) batch.advance(1);
         speeds.decode.push_back(options.tokens * options.batch / seconds_since(start));
