@@ -20,15 +20,18 @@ using Affine = Encoder::Affine;
 using Range = Encoder::Range;
 
 // NaNs are passed over. Lanes, because a single running minimum would be one long chain.
-Range range_of(const float* values, int64_t n) {
-    constexpr int lanes = 4;
+template <int lanes>
+Range range_of_lanes(const float* values, int64_t n) {
     float low[lanes], high[lanes];
     std::fill_n(low, lanes, float_from_bits(0x7f800000));
     std::fill_n(high, lanes, float_from_bits(0xff800000));
     int64_t i = 0;
     for (; i + lanes <= n; i += lanes) {
-        for (int l = 0; l < lanes; ++l) low[l] = values[i + l] < low[l] ? values[i + l] : low[l];
-        for (int l = 0; l < lanes; ++l) high[l] = values[i + l] > high[l] ? values[i + l] : high[l];
+        for (int l = 0; l < lanes; ++l) {
+            const float x = values[i + l];
+            low[l] = x < low[l] ? x : low[l];
+            high[l] = x > high[l] ? x : high[l];
+        }
     }
     for (; i < n; ++i) {
         low[0] = values[i] < low[0] ? values[i] : low[0];
@@ -36,6 +39,10 @@ Range range_of(const float* values, int64_t n) {
     }
     const Range r{*std::min_element(low, low + lanes), *std::max_element(high, high + lanes)};
     return r.min <= r.max ? r : Range{0, 0};
+}
+// Compilers make vectors of many lanes, which take a while to unite.
+Range range_of(const float* values, int64_t n) {
+    return n < 128 ? range_of_lanes<4>(values, n) : range_of_lanes<32>(values, n);
 }
 
 Range united(const Range& a, const Range& b) {

@@ -3,15 +3,8 @@
 namespace quant {
 namespace {
 
-const struct {
-    const char* name;
-    int bits;
-} elements[] = {{"f32", 32}, {"f16", 16}, {"bf16", 16}, {"s8", 8},  {"u8", 8},
-                {"u6", 6},   {"u5", 5},   {"u4", 4},    {"e4m3", 8}};
-const struct {
-    const char* name;
-    size_t bytes;
-} float_types[] = {{"", 0}, {"f32", 4}, {"f16", 2}, {"bf16", 2}};
+const char* const elements[] = {"f32", "f16", "bf16", "s8", "u8", "u6", "u5", "u4", "e4m3"};
+const char* const float_types[] = {"", "f32", "f16", "bf16"};
 const char* const scale_codes[] = {"", "u6", "s8"};
 
 bool is_unsigned(Element e) {
@@ -56,7 +49,7 @@ bool parse_number(const std::string& text, uint32_t limit, uint32_t* out) {
 
 bool parse_float_type(const std::string& text, FloatType* out) {
     for (uint8_t i = 1; i < 4; ++i) {
-        if (text != float_types[i].name) continue;
+        if (text != float_types[i]) continue;
         *out = static_cast<FloatType>(i);
         return true;
     }
@@ -123,13 +116,13 @@ bool operator==(const Format& a, const Format& b) {
 }
 
 std::string format_name(const Format& f) {
-    std::string name = elements[static_cast<int>(f.element)].name;
+    std::string name = elements[static_cast<int>(f.element)];
     if (f.granularity == Granularity::tensor) name += ":tensor";
     if (f.granularity == Granularity::channel) name += ":channel";
     if (f.granularity == Granularity::group) name += ":g" + std::to_string(f.group);
     if (f.granularity == Granularity::block) name += ":b" + std::to_string(f.group);
     if (f.scale != FloatType::none) {
-        const std::string scale = float_types[static_cast<int>(f.scale)].name;
+        const std::string scale = float_types[static_cast<int>(f.scale)];
         name += ':';
         if (f.scale_code == ScaleCode::none) {
             name += scale;
@@ -151,7 +144,7 @@ bool format_parse(const std::string& text, Format* out) {
     const std::string element = next_part(rest);
     bool known = false;
     for (uint8_t i = 0; i < sizeof elements / sizeof *elements; ++i) {
-        if (element != elements[i].name) continue;
+        if (element != elements[i]) continue;
         f.element = static_cast<Element>(i);
         known = true;
     }
@@ -191,12 +184,6 @@ bool format_valid(const Format& f) {
 
 bool is_float(Element e) {
     return e == Element::f32 || e == Element::f16 || e == Element::bf16;
-}
-int element_bits(Element e) {
-    return elements[static_cast<int>(e)].bits;
-}
-size_t float_type_bytes(FloatType t) {
-    return float_types[static_cast<int>(t)].bytes;
 }
 
 int64_t groups_per_row(const Format& f, int64_t cols) {

@@ -41,8 +41,14 @@ bool format_parse(const std::string& text, Format* out);  // false: not a format
 bool format_valid(const Format& f);
 
 bool is_float(Element e);  // f32, f16, bf16: decoded by conversion alone
-int element_bits(Element e);
-size_t float_type_bytes(FloatType t);
+inline int element_bits(Element e) {
+    constexpr uint8_t bits[] = {32, 16, 16, 8, 8, 6, 5, 4, 8};
+    return bits[static_cast<int>(e)];
+}
+inline size_t float_type_bytes(FloatType t) {
+    constexpr uint8_t bytes[] = {0, 4, 2, 2};
+    return bytes[static_cast<int>(t)];
+}
 
 int64_t groups_per_row(const Format& f, int64_t cols);  // scales that one row uses (tensor, channel: 1)
 
