@@ -88,6 +88,25 @@ QUANT_INLINE void codes_to_float(CacheKind kind, const uint8_t* codes, int64_t n
     }
 }
 
+// A page is read once and then computed with for a while; meanwhile the next one is fetched into the second-level
+// cache.
+struct NextPage {
+    const uint8_t *keys, *values;
+    int lines;  // of 64 bytes, of each; 0: there is no next page
+    QUANT_INLINE void fetch(int part, int parts) const {
+        for (int i = lines * part / parts; i < lines * (part + 1) / parts; ++i) {
+            Simd::prefetch_far(keys + 64 * i);
+            Simd::prefetch_far(values + 64 * i);
+        }
+    }
+};
+QUANT_INLINE NextPage next_page(const AttentionTile& t, int page, int last_page) {
+    if (page >= last_page) return {nullptr, nullptr, 0};
+    const uint8_t* memory = t.page(t.context, page + 1);
+    const int code_bytes = t.kind == CacheKind::f16 ? 2 : 1;
+    return {memory + t.keys, memory + t.values, t.head_dim * page_positions * code_bytes / 64};
+}
+
 // Scores -> weights for positions [first, end) of the page; the sums so far shrink if the largest score rises.
 QUANT_INLINE void soften(const AttentionScratch& s, int query, int first, int end, float scale, int head_dim) {
     constexpr int vectors = page_positions / lanes;
@@ -144,7 +163,9 @@ void attention(const AttentionTile& t, uint8_t* scratch) {
 
     const int last_position = t.first_position + t.rows - 1;
     const int first_position = t.window && t.first_position >= t.window ? t.first_position - t.window + 1 : 0;
-    for (int page = first_position / page_positions; page <= last_position / page_positions; ++page) {
+    const int last_page = last_position / page_positions;
+    for (int page = first_position / page_positions; page <= last_page; ++page) {
+        const NextPage next = next_page(t, page, last_page);
         const uint8_t* memory = t.page(t.context, page);
         codes_to_float(t.kind, memory + t.keys, static_cast<int64_t>(dim) * page_positions, s.k);
         // Positions that nothing was written to may hold anything, NaN too.
@@ -168,6 +189,7 @@ void attention(const AttentionTile& t, uint8_t* scratch) {
                                                                  dim, page_positions, weights, page_positions);
             });
             for (int query = first; query < first + count; ++query) {
+                next.fetch(query, queries);
                 const int begin = begin_of(query) > 0 ? begin_of(query) : 0;
                 const int end = end_of(query) < page_positions ? end_of(query) : page_positions;
                 if (begin < end)
