@@ -80,5 +80,12 @@ inline double attention(int64_t n, int64_t head_dim, double score_magnitude, dou
     return (2 * score_error + (static_cast<double>(n) + 64) * u) * largest_v * 2;
 }
 
+// As attention, where a kernel rounds queries and the probabilities' numerators to f16.
+inline double attention_f16(int64_t n, int64_t head_dim, double score_magnitude, double largest_v) {
+    const double half_ulp = 1.0 / (1 << 11);
+    return attention(n, head_dim, score_magnitude, largest_v) +
+           (2 * half_ulp * score_magnitude + 2 * half_ulp) * (1 + 1e-2) * largest_v;
+}
+
 }  // namespace tolerance
 }  // namespace quant

@@ -14,6 +14,12 @@ std::vector<std::unique_ptr<TestedDevice>> vulkan_variants(const std::string& na
     if (!instance) return variants;
     for (const vulkan::PhysicalDevice& d : vulkan::physical_devices(*instance)) {
         if (d.name != name || !d.reason.empty()) continue;
+        if (d.has_matrices()) {
+            vulkan::Limits limits;
+            limits.matrices = false;
+            variants.push_back(std::make_unique<TestedDevice>(name + " without matrices", "linear",
+                                                              create_vulkan_backend(name, limits)));
+        }
         if (d.integer_dot) {
             vulkan::Limits limits;
             limits.integer_dot = d.integer_dot_accelerated ? vulkan::Limits::Use::never : vulkan::Limits::Use::always;
