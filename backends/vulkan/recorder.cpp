@@ -47,11 +47,11 @@ void Recorder::begin_part() {
     VkCommandBufferBeginInfo info{};
     info.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO;
     device.check(device.vk.vkBeginCommandBuffer(current_, &info), "recording");
-    put_barrier();  // after everything that was submitted before
+    put_barrier(Between::submissions);  // after everything that was submitted before
 }
 
 void Recorder::end_part() {
-    put_barrier();
+    put_barrier(Between::submissions);
     device.check(device.vk.vkEndCommandBuffer(current_), "recording");
 }
 
@@ -64,22 +64,26 @@ void Recorder::add_work(double operations) {
 }
 
 void Recorder::barrier() {
-    put_barrier();
-    reads_ = own_reads_;  // by dispatches that follow
-    writes_ = own_writes_;
+    put_barrier(Between::dispatches);
 }
 
-void Recorder::put_barrier() {
+// Whatever the kernel that is being recorded does comes after it, too.
+void Recorder::put_barrier(Between between) {
+    VkPipelineStageFlags before = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, after = before;
     VkMemoryBarrier memory{};
     memory.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER;
-    memory.srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT;
-    memory.dstAccessMask = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_READ_BIT |
-                           VK_ACCESS_TRANSFER_WRITE_BIT | VK_ACCESS_INDIRECT_COMMAND_READ_BIT;
-    const VkPipelineStageFlags compute = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
-    device.vk.vkCmdPipelineBarrier(current_, compute, compute | VK_PIPELINE_STAGE_DRAW_INDIRECT_BIT, 0, 1, &memory, 0,
-                                   nullptr, 0, nullptr);
-    reads_.clear();
-    writes_.clear();
+    memory.srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT;
+    memory.dstAccessMask = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT;
+    if (between == Between::submissions) {  // the Step block and the page table, results, weights
+        before |= VK_PIPELINE_STAGE_TRANSFER_BIT;
+        after |= VK_PIPELINE_STAGE_TRANSFER_BIT | VK_PIPELINE_STAGE_DRAW_INDIRECT_BIT;
+        memory.srcAccessMask |= VK_ACCESS_TRANSFER_WRITE_BIT;
+        memory.dstAccessMask |=
+            VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT | VK_ACCESS_INDIRECT_COMMAND_READ_BIT;
+    }
+    device.vk.vkCmdPipelineBarrier(current_, before, after, 0, 1, &memory, 0, nullptr, 0, nullptr);
+    reads_ = own_reads_;
+    writes_ = own_writes_;
 }
 
 void Recorder::begin(const Bound& b, const Folded& folded) {
@@ -105,7 +109,7 @@ void Recorder::order(std::vector<Range> reads, std::vector<Range> writes) {
                 if (overlaps(a.buffer, a.begin, a.end, e.buffer, e.begin, e.end)) return true;
         return false;
     };
-    if (clash(reads, writes_) || clash(writes, writes_) || clash(writes, reads_)) put_barrier();
+    if (clash(reads, writes_) || clash(writes, writes_) || clash(writes, reads_)) barrier();
     for (auto* list : {&reads_, &own_reads_}) list->insert(list->end(), reads.begin(), reads.end());
     for (auto* list : {&writes_, &own_writes_}) list->insert(list->end(), writes.begin(), writes.end());
 }

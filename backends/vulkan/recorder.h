@@ -63,7 +63,8 @@ class Recorder {
     };
     void begin_part();
     void end_part();
-    void put_barrier();
+    enum class Between { dispatches, submissions };
+    void put_barrier(Between between);
     void bind(Shader shader, std::vector<uint32_t> constants, const void* push, size_t bytes);
     void dispatch_bound(uint32_t x, uint32_t y, uint32_t z);
     void dispatch_bound_indirect(int step_index);
