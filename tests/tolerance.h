@@ -84,7 +84,8 @@ inline double attention(int64_t n, int64_t head_dim, double score_magnitude, dou
     const double score_error = (static_cast<double>(head_dim) + 8) * u * score_magnitude;
     return (2 * score_error + (static_cast<double>(n) + 64) * u) * largest_v * 2;
 }
-// The same with queries, probabilities and values rounded to f16: each by 2^-11, probabilities below 2^-14 by 2^-25.
+// What that grows by with queries, probabilities and values rounded to f16: each by 2^-11, probabilities below 2^-14 by
+// 2^-25.
 inline double attention_f16(int64_t n, double score_magnitude, double largest_v) {
     return (2 * 2 * score_magnitude + 3 + static_cast<double>(n) / (1 << 13)) / (1 << 11) * largest_v;
 }

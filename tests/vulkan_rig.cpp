@@ -14,13 +14,14 @@ std::vector<std::unique_ptr<TestedDevice>> vulkan_variants(const std::string& na
     if (!instance) return variants;
     for (const vulkan::PhysicalDevice& d : vulkan::physical_devices(*instance)) {
         if (d.name != name || !d.reason.empty()) continue;
-        if (d.integer_dot) {
-            vulkan::Limits limits;
-            limits.integer_dot = d.integer_dot_accelerated ? vulkan::Limits::Use::never : vulkan::Limits::Use::always;
-            variants.push_back(std::make_unique<TestedDevice>(
-                name + (d.integer_dot_accelerated ? " without integer dot" : " with integer dot"), "int8",
-                create_vulkan_backend(name, limits)));
-        }
+        if (!d.integer_dot && !d.has_matrices()) continue;
+        // The shaders that the device itself does not choose; all in one, since drivers tire of many devices.
+        vulkan::Limits limits;
+        limits.matrices = false;
+        limits.integer_dot = d.integer_dot_accelerated ? vulkan::Limits::Use::never : vulkan::Limits::Use::always;
+        variants.push_back(std::make_unique<TestedDevice>(
+            name + (d.integer_dot_accelerated ? ", plain shaders" : ", with integer dot"),
+            d.has_matrices() ? "linear" : "int8", create_vulkan_backend(name, limits)));
     }
     return variants;
 }

@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstdlib>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "tests/llama_fixture.h"
 
 #ifdef QUANT_VULKAN
+#include "backends/vulkan/cooperative_matrix.h"
 #include "backends/vulkan/vulkan_backend.h"
 #include "checkpoints/checkpoint.h"
 #include "formats/error.h"
@@ -191,6 +193,51 @@ TEST_CASE("Vulkan: a device that the loader lists twice appears once", "[vulkan]
     CHECK(devices[0].name == "vulkan:0");
     CHECK(devices[1].uuid[3] == 8);
     CHECK(devices[2].name == "vulkan:2");
+}
+
+// The opcodes of a module, first words of strings left out: see the SPIR-V specification, 2.3.
+static std::map<uint32_t, std::vector<std::vector<uint32_t>>> instructions(const std::vector<uint32_t>& words) {
+    std::map<uint32_t, std::vector<std::vector<uint32_t>>> found;
+    size_t at = 5;
+    while (at < words.size()) {
+        const uint32_t length = words[at] >> 16;
+        REQUIRE(length > 0);
+        REQUIRE(at + length <= words.size());
+        found[words[at] & 0xffff].push_back({words.begin() + at + 1, words.begin() + at + length});
+        at += length;
+    }
+    return found;
+}
+
+TEST_CASE("Vulkan: shaders of the NV extension for matrices become ones of the KHR extension", "[vulkan]") {
+    using vulkan::Shader;
+    for (Shader shader :
+         {Shader::matmul_cooperative, Shader::matmul_cooperative_integer, Shader::attention_cooperative}) {
+        const vulkan::SpirV code = vulkan::spirv(shader);
+        INFO(code.name);
+        const auto before = instructions({code.words, code.words + code.bytes / 4});
+        const auto words = vulkan::with_khr_matrices(code.words, code.bytes / 4);
+        auto after = instructions(words);
+        for (uint32_t nv : {5358u, 5359u, 5360u, 5361u, 5362u}) CHECK(after.count(nv) == 0);
+        for (const auto& capability : after[17]) CHECK(capability[0] != 5357);
+        CHECK(after[4457].size() == before.at(5359).size());
+        CHECK(after[4458].size() == before.at(5360).size());
+        CHECK(after[4459].size() == before.at(5361).size());
+        // Left factors, right factors and sums are three types: uses 0, 1 and 2, by constants of those values.
+        std::map<uint32_t, uint32_t> constants;
+        for (const auto& c : after[43])
+            if (c.size() == 3) constants[c[1]] = c[2];
+        std::vector<uint32_t> uses;
+        for (const auto& type : after[4456]) uses.push_back(constants.at(type[5]));
+        std::sort(uses.begin(), uses.end());
+        CHECK(uses == std::vector<uint32_t>{0, 1, 2});
+        for (const auto& load : after[4457]) CHECK(constants.at(load[3]) <= 1);
+        const auto bound = words[3];
+        for (const auto& c : after[43]) CHECK(c[1] < bound);
+    }
+    const vulkan::SpirV plain = vulkan::spirv(Shader::matmul);
+    CHECK(vulkan::with_khr_matrices(plain.words, plain.bytes / 4) ==
+          std::vector<uint32_t>(plain.words, plain.words + plain.bytes / 4));
 }
 
 #endif

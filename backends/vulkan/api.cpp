@@ -79,6 +79,8 @@ std::shared_ptr<Instance> Instance::open(std::string* reason) {
     complete = complete && instance->name;
     QUANT_VULKAN_INSTANCE_FUNCTIONS(QUANT_VULKAN_LOAD)
 #undef QUANT_VULKAN_LOAD
+    instance->cooperative_matrix_properties = reinterpret_cast<GetCooperativeMatrixProperties>(
+        get(instance->handle, "vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR"));
     if (!complete) {
         *reason = "this machine's Vulkan loader lacks functions of Vulkan 1.2";
         return nullptr;

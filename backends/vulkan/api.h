@@ -57,6 +57,9 @@ namespace vulkan {
     X(vkCreateComputePipelines)          \
     X(vkDestroyPipeline)
 
+struct CooperativeMatrixProperties;  // cooperative_matrix.h
+using GetCooperativeMatrixProperties = VkResult(VKAPI_PTR*)(VkPhysicalDevice, uint32_t*, CooperativeMatrixProperties*);
+
 #define QUANT_VULKAN_DECLARE(name) PFN_##name name = nullptr;
 
 // The loader's library and one instance of it.
@@ -70,6 +73,7 @@ class Instance {
 
     VkInstance handle = VK_NULL_HANDLE;
     QUANT_VULKAN_INSTANCE_FUNCTIONS(QUANT_VULKAN_DECLARE)
+    GetCooperativeMatrixProperties cooperative_matrix_properties = nullptr;  // of an extension: may be missing
 
   private:
     Instance() = default;

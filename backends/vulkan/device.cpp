@@ -3,13 +3,15 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backends/vulkan/cooperative_matrix.h"
 #include "formats/error.h"
 
 namespace quant {
 namespace vulkan {
 namespace {
 
-constexpr uint32_t workgroup_threads = 256, shared_bytes = 32768;  // what the shaders need
+constexpr uint32_t workgroup_threads = 256, shared_bytes = 32768;      // what the shaders need
+constexpr uint32_t matrix_threads = 512, matrix_shared_bytes = 49152;  // what those with cooperative matrices need
 
 std::vector<std::string> extensions_of(const Instance& instance, VkPhysicalDevice device) {
     uint32_t n = 0;
@@ -35,8 +37,10 @@ struct Queried {
     VkPhysicalDeviceSubgroupProperties subgroup{};
     VkPhysicalDeviceMaintenance3Properties maintenance3{};
     VkPhysicalDeviceShaderIntegerDotProductPropertiesKHR dot_properties{};
+    CooperativeMatrixFeatures matrices;
+    VkPhysicalDeviceSubgroupSizeControlPropertiesEXT subgroup_sizes{};
 
-    Queried(const Instance& instance, VkPhysicalDevice device, bool has_dot) {
+    Queried(const Instance& instance, VkPhysicalDevice device, bool has_dot, bool has_matrices) {
         features.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2;
         vulkan12.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES;
         dot.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_FEATURES_KHR;
@@ -47,6 +51,7 @@ struct Queried {
             last = &more.pNext;
         };
         if (has_dot) add(dot);
+        if (has_matrices) add(matrices);
         instance.vkGetPhysicalDeviceFeatures2(device, &features);
 
         properties.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2;
@@ -54,11 +59,13 @@ struct Queried {
         subgroup.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_PROPERTIES;
         maintenance3.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MAINTENANCE_3_PROPERTIES;
         dot_properties.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_INTEGER_DOT_PRODUCT_PROPERTIES_KHR;
+        subgroup_sizes.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_PROPERTIES_EXT;
         properties.pNext = &id;
         last = &id.pNext;
         add(subgroup);
         add(maintenance3);
         if (has_dot) add(dot_properties);
+        if (has_matrices) add(subgroup_sizes);
         instance.vkGetPhysicalDeviceProperties2(device, &properties);
     }
 };
@@ -85,6 +92,40 @@ std::string lacking(const PhysicalDevice& device, const Queried& q, bool has_que
     return "";
 }
 
+// The shape with these components that is `wanted`, or none.
+MatrixShape matrix_shape(const std::vector<CooperativeMatrixProperties>& list, ComponentType factors,
+                         ComponentType sums, MatrixShape wanted) {
+    auto is = [](uint32_t type, ComponentType component) { return type == static_cast<uint32_t>(component); };
+    for (const CooperativeMatrixProperties& p : list)
+        if (p.scope == subgroup_scope && is(p.AType, factors) && is(p.BType, factors) && is(p.CType, sums) &&
+            is(p.ResultType, sums) && !p.saturatingAccumulation && MatrixShape{p.MSize, p.NSize, p.KSize} == wanted)
+            return wanted;
+    return {};
+}
+
+void find_matrices(const Instance& instance, const Queried& q, PhysicalDevice& device) {
+    const bool fixed = q.subgroup_sizes.minSubgroupSize == q.subgroup_sizes.maxSubgroupSize;
+    if (!q.matrices.cooperativeMatrix || !q.vulkan12.vulkanMemoryModel || !fixed || device.subgroup_size != 32 ||
+        !(q.subgroup.supportedOperations & VK_SUBGROUP_FEATURE_SHUFFLE_BIT) ||
+        device.workgroup_threads < matrix_threads ||
+        q.properties.properties.limits.maxComputeSharedMemorySize < matrix_shared_bytes ||
+        !instance.cooperative_matrix_properties)
+        return;
+    uint32_t n = 0;
+    if (instance.cooperative_matrix_properties(device.handle, &n, nullptr) != VK_SUCCESS) return;
+    std::vector<CooperativeMatrixProperties> list(n);
+    if (instance.cooperative_matrix_properties(device.handle, &n, list.data()) != VK_SUCCESS) return;
+    if (q.vulkan12.shaderFloat16)
+        device.float_matrices = matrix_shape(list, ComponentType::f16, ComponentType::f32, {16, 16, 16});
+    for (const MatrixShape& wanted : {MatrixShape{16, 16, 32}, MatrixShape{16, 16, 16}})
+        if (q.vulkan12.shaderInt8 && !device.integer_matrices.m)
+            device.integer_matrices = matrix_shape(list, ComponentType::s8, ComponentType::s32, wanted);
+}
+
+std::string shape_text(const MatrixShape& s) {
+    return std::to_string(s.m) + "x" + std::to_string(s.n) + "x" + std::to_string(s.k);
+}
+
 PhysicalDevice describe(const Instance& instance, VkPhysicalDevice handle) {
     PhysicalDevice device;
     device.handle = handle;
@@ -97,16 +138,24 @@ PhysicalDevice describe(const Instance& instance, VkPhysicalDevice handle) {
     }
     const std::vector<std::string> extensions = extensions_of(instance, handle);
     const bool has_dot = contains(extensions, VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME);
-    const Queried q(instance, handle, has_dot);
+    const bool has_matrices = contains(extensions, cooperative_matrix_extension) &&
+                              contains(extensions, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME);
+    const Queried q(instance, handle, has_dot, has_matrices);
 
     std::memcpy(device.uuid, q.id.deviceUUID, sizeof device.uuid);
     device.subgroup_size = q.subgroup.subgroupSize;
     device.allocation_bytes = q.maintenance3.maxMemoryAllocationSize;
+    const VkPhysicalDeviceLimits& limits = properties.limits;
+    device.workgroup_threads =
+        std::min({1024u, limits.maxComputeWorkGroupInvocations, limits.maxComputeWorkGroupSize[0]});
     device.is_cpu = properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU;
+    if (device.is_cpu) device.workgroup_threads = std::min(device.workgroup_threads, workgroup_threads);
     device.discrete = !device.is_cpu && properties.deviceType != VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU;
     device.integer_dot = has_dot && q.dot.shaderIntegerDotProduct;
     device.integer_dot_accelerated =
         device.integer_dot && q.dot_properties.integerDotProduct4x8BitPackedSignedAccelerated;
+
+    find_matrices(instance, q, device);
 
     VkPhysicalDeviceMemoryProperties memory;
     instance.vkGetPhysicalDeviceMemoryProperties(handle, &memory);
@@ -131,6 +180,8 @@ PhysicalDevice describe(const Instance& instance, VkPhysicalDevice handle) {
                           std::to_string(device.subgroup_size);
     if (device.integer_dot)
         device.description += device.integer_dot_accelerated ? ", integer dot product" : ", slow integer dot product";
+    if (device.float_matrices.m) device.description += ", f16 matrices of " + shape_text(device.float_matrices);
+    if (device.integer_matrices.m) device.description += ", int8 matrices of " + shape_text(device.integer_matrices);
     return device;
 }
 
@@ -184,6 +235,16 @@ Device::Device(std::shared_ptr<Instance> instance, const PhysicalDevice& physica
         dot.pNext = vulkan12.pNext;
         vulkan12.pNext = &dot;
     }
+    CooperativeMatrixFeatures matrices;
+    matrices.cooperativeMatrix = VK_TRUE;
+    if (physical.has_matrices()) {
+        extensions.push_back(cooperative_matrix_extension);
+        vulkan12.vulkanMemoryModel = VK_TRUE;
+        vulkan12.shaderFloat16 = physical.float_matrices.m != 0;
+        vulkan12.shaderInt8 = physical.integer_matrices.m != 0;
+        matrices.pNext = vulkan12.pNext;
+        vulkan12.pNext = &matrices;
+    }
     VkDeviceCreateInfo info{};
     info.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO;
     info.pNext = &vulkan12;
@@ -224,10 +285,11 @@ VkPipeline Device::pipeline(const PipelineKey& key) {
     auto found = pipelines_.find(key);
     if (found != pipelines_.end()) return found->second;
     const SpirV code = spirv(key.shader);
+    const std::vector<uint32_t> words = with_khr_matrices(code.words, code.bytes / 4);
     VkShaderModuleCreateInfo module_info{};
     module_info.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO;
-    module_info.codeSize = code.bytes;
-    module_info.pCode = code.words;
+    module_info.codeSize = 4 * words.size();
+    module_info.pCode = words.data();
     VkShaderModule module = VK_NULL_HANDLE;
     check(vk.vkCreateShaderModule(handle, &module_info, nullptr, &module), code.name);
 

@@ -19,6 +19,13 @@ struct Limits {
     uint64_t memory_bytes = 0;      // of all
     enum class Use { automatic, always, never };
     Use integer_dot = Use::automatic;  // automatic: where it is accelerated; always: where it exists
+    bool matrices = true;              // cooperative ones, where they exist
+};
+
+// The sizes of cooperative matrices, m x k times k x n; 0: there are none.
+struct MatrixShape {
+    uint32_t m = 0, n = 0, k = 0;
+    bool operator==(const MatrixShape& o) const { return m == o.m && n == o.n && k == o.k; }
 };
 
 struct PhysicalDevice {
@@ -28,10 +35,14 @@ struct PhysicalDevice {
     VkPhysicalDevice handle = VK_NULL_HANDLE;
     uint8_t uuid[VK_UUID_SIZE] = {};
     uint32_t queue_family = 0, subgroup_size = 0;
+    uint32_t workgroup_threads = 0;  // that a workgroup with much to wait for should have
     uint64_t allocation_bytes = 0;
     bool discrete = false;  // has memory of its own that the host does not share
     bool is_cpu = false;
     bool integer_dot = false, integer_dot_accelerated = false, integer_dot_used = false;
+    MatrixShape float_matrices;    // f16 x f16 -> f32
+    MatrixShape integer_matrices;  // int8 x int8 -> int32
+    bool has_matrices() const { return float_matrices.m || integer_matrices.m; }
 };
 // In the loader's order; a device listed twice appears once.
 std::vector<PhysicalDevice> physical_devices(const Instance& instance);

@@ -6,11 +6,16 @@
 namespace quant {
 namespace vulkan {
 
-std::vector<Kernel> kernel_table();
+// `exact` leaves out kernels that round float activations.
+std::vector<Kernel> kernel_table(const PhysicalDevice& device, bool exact);
 
-void append_row_kernels(std::vector<Kernel>& table);        // kernels_rows.cpp
-void append_linear_kernels(std::vector<Kernel>& table);     // kernels_linear.cpp
-void append_attention_kernels(std::vector<Kernel>& table);  // kernels_attention.cpp
+void append_row_kernels(std::vector<Kernel>& table);  // kernels_rows.cpp
+// kernels_linear.cpp
+void append_linear_kernels(std::vector<Kernel>& table, const PhysicalDevice& device, bool exact);
+// kernels_attention.cpp
+void append_attention_kernels(std::vector<Kernel>& table, const PhysicalDevice& device, bool exact);
+
+constexpr int vector_rows = 8;  // input rows that the matrix-vector shaders take
 
 inline uint32_t divide_up(int64_t a, int64_t b) {
     return static_cast<uint32_t>((a + b - 1) / b);

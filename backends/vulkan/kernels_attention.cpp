@@ -117,6 +117,8 @@ struct CombinePush {
 constexpr int most_queries = 8;          // that share a workgroup's keys and values
 constexpr int most_query_floats = 2048;  // of shared memory
 constexpr int most_splits = 16, decode_rows = 8;
+constexpr int matrix_rows = 64, matrix_most_dim = 128;  // of attention_cooperative.comp
+constexpr MatrixShape attention_shape = {16, 16, 16};
 
 // A word of a quantized cache holds four columns of a value.
 bool takes_cache(const Node& node, const Weight*, const Value*, const Value*) {
@@ -125,6 +127,33 @@ bool takes_cache(const Node& node, const Weight*, const Value*, const Value*) {
 bool takes_attention(const Node& node, const Weight*, const Value*, const Value*) {
     if (!takes_cache(node, nullptr, nullptr, nullptr)) return false;
     return node.head_dim % 8 == 0 ? node.head_dim <= 1024 : node.head_dim % 2 == 0 && node.head_dim <= 256;
+}
+
+// Queries and weights rounded to f16.
+bool takes_matrices(const Node& node, const Weight*, const Value*, const Value*) {
+    return node.cache == CacheKind::f16 && node.head_dim % 16 == 0 && node.head_dim <= matrix_most_dim;
+}
+
+AttentionPush push_of(Recorder& recorder, const Bound& b, const AttentionSlot& slot) {
+    const Node& node = b.node;
+    AttentionPush push{};
+    push.block = recorder.step_address(0);
+    push.q = address_of(b.in[0].data);
+    push.result = address_of(b.out.data);
+    push.max_rows = static_cast<uint32_t>(recorder.max_rows);
+    push.slot = static_cast<uint32_t>(recorder.slot(slot));
+    push.heads = static_cast<uint32_t>(node.heads);
+    push.kv_heads = static_cast<uint32_t>(node.kv_heads);
+    push.q_stride = static_cast<uint32_t>(b.in[0].stride);
+    push.result_stride = static_cast<uint32_t>(b.out.stride);
+    push.layer_at = layer_at(node);
+    push.max_splits = static_cast<uint32_t>(slot.max_splits);
+    push.window = static_cast<uint32_t>(node.window);
+    push.scale = node.scale;
+    return push;
+}
+int slot_at(const AttentionPush& push) {
+    return step_slots + slot_ints * static_cast<int>(push.slot);
 }
 
 void emit_attention(quant::Recorder& base, const Bound& b) {
@@ -142,28 +171,18 @@ void emit_attention(quant::Recorder& base, const Bound& b) {
     slot.max_splits = decode ? most_splits : 1;
     slot.wanted_workgroups = recorder.device.physical.is_cpu ? 64 : 1024;
 
-    AttentionPush push{};
-    push.block = recorder.step_address(0);
-    push.q = address_of(b.in[0].data);
-    push.result = address_of(b.out.data);
+    AttentionPush push = push_of(recorder, b, slot);
     if (decode)
         push.parts = recorder.workspace(size_t{4} * recorder.max_rows * node.heads * most_splits * (node.head_dim + 2));
-    push.max_rows = static_cast<uint32_t>(recorder.max_rows);
-    push.slot = static_cast<uint32_t>(recorder.slot(slot));
-    push.heads = static_cast<uint32_t>(node.heads);
-    push.kv_heads = static_cast<uint32_t>(node.kv_heads);
-    push.q_stride = static_cast<uint32_t>(b.in[0].stride);
-    push.result_stride = static_cast<uint32_t>(b.out.stride);
-    push.layer_at = layer_at(node);
-    push.max_splits = static_cast<uint32_t>(slot.max_splits);
-    push.window = static_cast<uint32_t>(node.window);
-    push.scale = node.scale;
-    const int slot_at = step_slots + slot_ints * static_cast<int>(push.slot);
+    // Few queries of little work each: more invocations hide each other's latency.
+    const bool wide = decode && tile_heads * slot.tile_rows <= 2;
+    const uint32_t most = node.head_dim <= 256 ? 512 : 256;  // within 32 KiB of shared memory
     recorder.dispatch_indirect(
         Shader::attention,
-        {threads, static_cast<uint32_t>(node.head_dim), static_cast<uint32_t>(slot.tile_rows),
-         static_cast<uint32_t>(tile_heads), node.head_dim % 8 == 0 ? 8u : 2u, static_cast<uint32_t>(node.cache)},
-        push, slot_at);
+        {wide ? std::min(recorder.device.physical.workgroup_threads, most) : threads,
+         static_cast<uint32_t>(node.head_dim), static_cast<uint32_t>(slot.tile_rows), static_cast<uint32_t>(tile_heads),
+         node.head_dim % 8 == 0 ? 8u : 2u, static_cast<uint32_t>(node.cache)},
+        push, slot_at(push));
     if (!decode) return;
     recorder.barrier();
     CombinePush combine{};
@@ -175,7 +194,21 @@ void emit_attention(quant::Recorder& base, const Bound& b) {
     combine.dim = static_cast<uint32_t>(node.head_dim);
     combine.result_stride = push.result_stride;
     combine.max_splits = push.max_splits;
-    recorder.dispatch_indirect(Shader::attention_combine, {threads}, combine, slot_at + 4);
+    recorder.dispatch_indirect(Shader::attention_combine, {threads}, combine, slot_at(push) + 4);
+}
+
+// Plans of many rows; the others as emit_attention.
+void emit_attention_matrices(quant::Recorder& base, const Bound& b) {
+    Recorder& recorder = recorder_of(base);
+    if (recorder.max_rows <= decode_rows) return emit_attention(base, b);
+    AttentionSlot slot;
+    slot.tile_rows = matrix_rows;
+    slot.head_tiles = slot.heads = b.node.heads;
+    const AttentionPush push = push_of(recorder, b, slot);
+    recorder.dispatch_indirect(
+        Shader::attention_cooperative,
+        {static_cast<uint32_t>(b.node.head_dim), attention_shape.m, attention_shape.n, attention_shape.k}, push,
+        slot_at(push));
 }
 
 bool takes_heads(const Node& node, const Weight*, const Value*, const Value*) {
@@ -184,7 +217,9 @@ bool takes_heads(const Node& node, const Weight*, const Value*, const Value*) {
 
 }  // namespace
 
-void append_attention_kernels(std::vector<Kernel>& table) {
+void append_attention_kernels(std::vector<Kernel>& table, const PhysicalDevice& device, bool exact) {
+    if (device.float_matrices == attention_shape && !exact)
+        table.push_back({"attention f16", Op::attention, nullptr, takes_matrices, emit_attention_matrices, "f16"});
     const Kernel kernels[] = {
         {"rope", Op::rope, nullptr, takes_heads, emit_rope},
         {"cache_write", Op::cache_write, nullptr, takes_cache, emit_cache_write},

@@ -9,6 +9,7 @@ namespace vulkan {
 namespace {
 
 constexpr uint32_t threads = 256;
+constexpr int few_rows = 8;  // a workgroup each leaves most of the device idle
 
 // ---- embed ------------------------------------------------------------------------------------------------------
 
@@ -99,7 +100,9 @@ void emit_rowwise(quant::Recorder& base, const Bound& b) {
     push.eps = b.node.eps;
     const bool split = op == Rowwise::silu_mul && !quantized;
     push.span = split ? 4 * threads : push.cols;
-    recorder.dispatch(Shader::rowwise, {threads, static_cast<uint32_t>(op), static_cast<uint32_t>(b.out.type)}, push,
+    const uint32_t wide =
+        recorder.max_rows <= few_rows && !split ? recorder.device.physical.workgroup_threads : threads;
+    recorder.dispatch(Shader::rowwise, {wide, static_cast<uint32_t>(op), static_cast<uint32_t>(b.out.type)}, push,
                       split ? divide_up(push.cols, push.span) : 1, static_cast<uint32_t>(recorder.most_rows(b.in[0])));
 }
 

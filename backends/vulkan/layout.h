@@ -23,6 +23,12 @@ struct TileShape {
     uint32_t group_cols = 0;       // 0: one group a row
     uint32_t parameter_words = 0;  // of a row
     uint32_t tile_chunks = 0;      // of a tile, parameters included
+    // Among which a chunk's quads are divided evenly, where a quad's columns share a group.
+    uint32_t chunk_groups() const {
+        const uint32_t block_cols = 32 * chunk_quads;
+        if (group_cols % block_cols == 0) return 1;
+        return group_cols % 32 == 0 && block_cols % group_cols == 0 ? block_cols / group_cols : chunk_quads;
+    }
 };
 constexpr int layout_tile_rows = 8;
 bool layout_holds(const Format& format);

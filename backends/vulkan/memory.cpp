@@ -22,10 +22,12 @@ Allocation allocate(Device& device, size_t bytes, Place place) {
 
         const VkMemoryPropertyFlags shared = VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;
         int type = -1;
+        if (place == Place::device_from_host)
+            type = device.memory_type(needs.memoryTypeBits, VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT | shared, 0);
         if (place == Place::device && !device.physical.discrete)
             type = device.memory_type(needs.memoryTypeBits, VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT | shared,
                                       VK_MEMORY_PROPERTY_HOST_CACHED_BIT);
-        bool visible = place != Place::device || type >= 0;
+        const bool visible = place == Place::host_to_device || place == Place::device_to_host || type >= 0;
         if (place == Place::host_to_device) type = device.memory_type(needs.memoryTypeBits, shared, 0);
         if (place == Place::device_to_host)
             type = device.memory_type(needs.memoryTypeBits, shared, VK_MEMORY_PROPERTY_HOST_CACHED_BIT);

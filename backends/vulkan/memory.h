@@ -16,7 +16,8 @@ struct Allocation {
     uint8_t* mapped = nullptr;  // if the host can see it
     size_t bytes = 0;
 };
-enum class Place { device, host_to_device, device_to_host };
+// device_from_host: device memory that the host can write, where there is some; else as device.
+enum class Place { device, device_from_host, host_to_device, device_to_host };
 Allocation allocate(Device& device, size_t bytes, Place place);
 void release(Device& device, Allocation& allocation) noexcept;
 

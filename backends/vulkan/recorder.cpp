@@ -9,7 +9,7 @@ namespace vulkan {
 namespace {
 
 // Operations in one submission: some tens of milliseconds at most on a slow device of that kind.
-constexpr double part_operations_gpu = 2e11, part_operations_cpu = 1e9;
+constexpr double part_operations_matrices = 4e12, part_operations_gpu = 2e11, part_operations_cpu = 1e9;
 
 bool overlaps(const Buffer* a, size_t a_begin, size_t a_end, const Buffer* b, size_t b_begin, size_t b_end) {
     return a == b && a_begin < b_end && b_begin < a_end;
@@ -22,7 +22,9 @@ Recorder::Recorder(Device& device, VkCommandPool pool, const Allocation& step_bl
       max_rows(max_rows),
       pool_(pool),
       step_block_(step_block),
-      part_work_(device.physical.is_cpu ? part_operations_cpu : part_operations_gpu) {
+      part_work_(device.physical.is_cpu           ? part_operations_cpu
+                 : device.physical.has_matrices() ? part_operations_matrices
+                                                  : part_operations_gpu) {
     begin_part();
 }
 
@@ -45,11 +47,11 @@ void Recorder::begin_part() {
     VkCommandBufferBeginInfo info{};
     info.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO;
     device.check(device.vk.vkBeginCommandBuffer(current_, &info), "recording");
-    barrier();  // after everything that was submitted before
+    put_barrier(Between::submissions);  // after everything that was submitted before
 }
 
 void Recorder::end_part() {
-    barrier();
+    put_barrier(Between::submissions);
     device.check(device.vk.vkEndCommandBuffer(current_), "recording");
 }
 
@@ -62,31 +64,45 @@ void Recorder::add_work(double operations) {
 }
 
 void Recorder::barrier() {
-    VkMemoryBarrier memory{};
-    memory.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER;
-    memory.srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT;
-    memory.dstAccessMask = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_READ_BIT |
-                           VK_ACCESS_TRANSFER_WRITE_BIT | VK_ACCESS_INDIRECT_COMMAND_READ_BIT;
-    const VkPipelineStageFlags compute = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT;
-    device.vk.vkCmdPipelineBarrier(current_, compute, compute | VK_PIPELINE_STAGE_DRAW_INDIRECT_BIT, 0, 1, &memory, 0,
-                                   nullptr, 0, nullptr);
-    reads_.clear();
-    writes_.clear();
+    put_barrier(Between::dispatches);
 }
 
-void Recorder::begin(const Bound& b) {
+// Whatever the kernel that is being recorded does comes after it, too.
+void Recorder::put_barrier(Between between) {
+    VkPipelineStageFlags before = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, after = before;
+    VkMemoryBarrier memory{};
+    memory.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER;
+    memory.srcAccessMask = VK_ACCESS_SHADER_WRITE_BIT;
+    memory.dstAccessMask = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_SHADER_WRITE_BIT;
+    if (between == Between::submissions) {  // the Step block and the page table, results, weights
+        before |= VK_PIPELINE_STAGE_TRANSFER_BIT;
+        after |= VK_PIPELINE_STAGE_TRANSFER_BIT | VK_PIPELINE_STAGE_DRAW_INDIRECT_BIT;
+        memory.srcAccessMask |= VK_ACCESS_TRANSFER_WRITE_BIT;
+        memory.dstAccessMask |=
+            VK_ACCESS_TRANSFER_READ_BIT | VK_ACCESS_TRANSFER_WRITE_BIT | VK_ACCESS_INDIRECT_COMMAND_READ_BIT;
+    }
+    device.vk.vkCmdPipelineBarrier(current_, before, after, 0, 1, &memory, 0, nullptr, 0, nullptr);
+    reads_ = own_reads_;
+    writes_ = own_writes_;
+}
+
+void Recorder::begin(const Bound& b, const Folded& folded) {
+    folded_ = folded;
     std::vector<Range> reads, writes;
     for (int i = 0; i < 4; ++i)
         if (b.node.in[i] >= 0)
             reads.push_back({b.in[i].data.buffer, b.in[i].data.offset, b.in[i].data.offset + b.in[i].data.bytes});
     if (b.node.out >= 0) writes.push_back({b.out.data.buffer, b.out.data.offset, b.out.data.offset + b.out.data.bytes});
     const size_t layer = static_cast<size_t>(b.node.layer);
-    if (b.node.op == Op::attention) {
-        reads.push_back({nullptr, layer, layer + 1});
-        writes.push_back({nullptr, SIZE_MAX - 1, SIZE_MAX});  // the workspace
-    }
+    if (b.node.op == Op::attention) reads.push_back({nullptr, layer, layer + 1});
     if (b.node.op == Op::cache_write || b.node.op == Op::rope_cache_write)
         writes.push_back({nullptr, layer, layer + 1});
+    own_reads_.clear();
+    own_writes_.clear();
+    order(std::move(reads), std::move(writes));
+}
+
+void Recorder::order(std::vector<Range> reads, std::vector<Range> writes) {
     auto clash = [](const std::vector<Range>& now, const std::vector<Range>& earlier) {
         for (const Range& a : now)
             for (const Range& e : earlier)
@@ -94,8 +110,8 @@ void Recorder::begin(const Bound& b) {
         return false;
     };
     if (clash(reads, writes_) || clash(writes, writes_) || clash(writes, reads_)) barrier();
-    reads_.insert(reads_.end(), reads.begin(), reads.end());
-    writes_.insert(writes_.end(), writes.begin(), writes.end());
+    for (auto* list : {&reads_, &own_reads_}) list->insert(list->end(), reads.begin(), reads.end());
+    for (auto* list : {&writes_, &own_writes_}) list->insert(list->end(), writes.begin(), writes.end());
 }
 
 void Recorder::bind(Shader shader, std::vector<uint32_t> constants, const void* push, size_t bytes) {
@@ -126,6 +142,7 @@ int Recorder::slot(const AttentionSlot& slot) {
 }
 
 VkDeviceAddress Recorder::workspace(size_t bytes) {
+    order({}, {{nullptr, SIZE_MAX - 1, SIZE_MAX}});
     for (const Allocation& a : recorded_.workspaces)
         if (a.bytes >= bytes) return a.address;
     recorded_.workspaces.reserve(recorded_.workspaces.size() + 1);

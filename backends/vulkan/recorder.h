@@ -2,6 +2,7 @@
 #pragma once
 #include <cstring>
 
+#include "backends/vulkan/fold.h"
 #include "backends/vulkan/memory.h"
 #include "backends/vulkan/step_block.h"
 
@@ -18,8 +19,9 @@ class Recorder {
     Device& device;
     const int max_rows;
 
-    // What the next kernel reads and writes. Orders it after whatever it depends on.
-    void begin(const Bound& bound);
+    // What the next kernel reads and writes, and what is folded into it. Orders it after whatever it depends on.
+    void begin(const Bound& bound, const Folded& folded);
+    const Folded& folded() const { return folded_; }
     void barrier();  // between two dispatches of one kernel
 
     // Push must match the shader's push constants; constants[i] is its specialization constant i.
@@ -44,7 +46,7 @@ class Recorder {
         return step_address(o.rows == Rows::step ? step_rows : step_outputs);
     }
     int slot(const AttentionSlot& slot);      // its number
-    VkDeviceAddress workspace(size_t bytes);  // shared by the kernels of the plan
+    VkDeviceAddress workspace(size_t bytes);  // for the kernel; all kernels of the plan share it
     int most_rows(const Operand& o) const;    // that o can have when the plan runs
 
     struct Recorded {
@@ -61,6 +63,8 @@ class Recorder {
     };
     void begin_part();
     void end_part();
+    enum class Between { dispatches, submissions };
+    void put_barrier(Between between);
     void bind(Shader shader, std::vector<uint32_t> constants, const void* push, size_t bytes);
     void dispatch_bound(uint32_t x, uint32_t y, uint32_t z);
     void dispatch_bound_indirect(int step_index);
@@ -69,7 +73,11 @@ class Recorder {
     const Allocation& step_block_;
     Recorded recorded_;
     VkCommandBuffer current_ = VK_NULL_HANDLE;
-    std::vector<Range> reads_, writes_;  // since the last barrier
+    void order(std::vector<Range> reads, std::vector<Range> writes);  // a barrier before them where one is needed
+
+    Folded folded_;
+    std::vector<Range> reads_, writes_;          // since the last barrier
+    std::vector<Range> own_reads_, own_writes_;  // of the kernel that is being recorded
     double work_ = 0, part_work_;
 };
 

@@ -13,6 +13,7 @@ enum class Shader : uint8_t {
     rope,
     attention,
     attention_combine,
+    attention_cooperative,
     cache_quantize,
     matvec,
     matvec_integer,
@@ -20,6 +21,10 @@ enum class Shader : uint8_t {
     matmul,
     matmul_integer,
     matmul_integer_dot,
+    arrange,
+    expand,
+    matmul_cooperative,
+    matmul_cooperative_integer,
     probe_read,
 };
 

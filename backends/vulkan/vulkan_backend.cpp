@@ -6,6 +6,7 @@
 #include <cstring>
 #include <functional>
 
+#include "backends/vulkan/fold.h"
 #include "backends/vulkan/kernels.h"
 #include "backends/vulkan/transfers.h"
 #include "formats/error.h"
@@ -33,17 +34,17 @@ struct VulkanPlan : Plan {
 
 class VulkanBackend : public Backend {
   public:
-    VulkanBackend(std::shared_ptr<Instance> instance, const PhysicalDevice& physical, const Limits& limits)
+    VulkanBackend(std::shared_ptr<Instance> instance, const PhysicalDevice& physical, const Limits& limits, bool exact)
         : device_(std::move(instance), physical),
           name_(physical.name),
-          kernels_(kernel_table()),
+          kernels_(kernel_table(physical, exact)),
           transfers_(device_),
           piece_bytes_(std::min<uint64_t>(physical.allocation_bytes, largest_piece)),
           memory_bytes_(physical.memory_bytes) {
         if (limits.allocation_bytes) piece_bytes_ = std::min<uint64_t>(piece_bytes_, limits.allocation_bytes);
         if (limits.memory_bytes) memory_bytes_ = std::min(memory_bytes_, limits.memory_bytes);
         try {
-            step_block_ = allocate(device_, 4 * step_block_ints(most_plan_rows, max_slots), Place::device);
+            step_block_ = allocate(device_, 4 * step_block_ints(most_plan_rows, max_slots), Place::device_from_host);
         } catch (...) {
             vulkan::release(device_, step_block_);
             throw;
@@ -57,6 +58,7 @@ class VulkanBackend : public Backend {
 
     const std::string& name() const override { return name_; }
     const std::vector<Kernel>& kernels() const override { return kernels_; }
+    int step_rows() const override { return device_.physical.has_matrices() ? 2048 : Backend::step_rows(); }
 
     Buffer* alloc(size_t bytes, Usage usage) override {
         auto buffer = std::make_unique<DeviceBuffer>();
@@ -128,8 +130,11 @@ class VulkanBackend : public Backend {
         if (max_rows > most_plan_rows)
             fail(QUANT_ERR_UNSUPPORTED, name_ + ": plans have at most " + std::to_string(most_plan_rows) + " rows");
         Recorder recorder(device_, transfers_.pool(), step_block_, std::max(1, max_rows));
-        for (const Bound& bound : nodes) {
-            recorder.begin(bound);
+        const std::vector<Folded> folded = fold(nodes, recorder.max_rows);
+        for (size_t i = 0; i < nodes.size(); ++i) {
+            if (folded[i].away) continue;
+            const Bound bound = with_folded(nodes[i], folded[i]);
+            recorder.begin(bound, folded[i]);
             bound.kernel->emit(reinterpret_cast<quant::Recorder&>(recorder), bound);
         }
         auto plan = std::make_unique<VulkanPlan>(device_, transfers_.pool(), std::max(1, max_rows), recorder.finish());
@@ -178,7 +183,7 @@ class VulkanBackend : public Backend {
         const size_t bytes = pages_.size() * sizeof(uint64_t);
         if (page_table_.bytes < bytes) {
             vulkan::release(device_, page_table_);
-            page_table_ = allocate(device_, std::max<size_t>(4096, 2 * bytes), Place::device);
+            page_table_ = allocate(device_, std::max<size_t>(4096, 2 * bytes), Place::device_from_host);
         }
         if (bytes) transfers_.write(page_table_, 0, pages_.data(), bytes);
     }
@@ -257,11 +262,11 @@ void append_vulkan_devices(std::vector<DeviceInfo>& list) {
     }
 }
 
-std::unique_ptr<Backend> create_vulkan_device(const DeviceInfo& device, const DeviceServices&) {
-    return create_vulkan_backend(device.name);
+std::unique_ptr<Backend> create_vulkan_device(const DeviceInfo& device, const DeviceServices& services) {
+    return create_vulkan_backend(device.name, {}, services.exact);
 }
 
-std::unique_ptr<Backend> create_vulkan_backend(const std::string& name, const vulkan::Limits& limits) {
+std::unique_ptr<Backend> create_vulkan_backend(const std::string& name, const vulkan::Limits& limits, bool exact) {
     std::string reason = "it is not there any more";
     auto instance = vulkan::Instance::open(&reason);
     for (vulkan::PhysicalDevice& d :
@@ -270,7 +275,8 @@ std::unique_ptr<Backend> create_vulkan_backend(const std::string& name, const vu
         using Use = vulkan::Limits::Use;
         d.integer_dot_used = limits.integer_dot == Use::automatic ? d.integer_dot_accelerated
                                                                   : d.integer_dot && limits.integer_dot == Use::always;
-        if (d.reason.empty()) return std::make_unique<vulkan::VulkanBackend>(std::move(instance), d, limits);
+        if (!limits.matrices) d.float_matrices = d.integer_matrices = {};
+        if (d.reason.empty()) return std::make_unique<vulkan::VulkanBackend>(std::move(instance), d, limits, exact);
         reason = d.reason;
     }
     fail(QUANT_ERR_UNSUPPORTED, "device " + name + " is not usable: " + reason);

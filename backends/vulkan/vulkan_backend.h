@@ -13,7 +13,8 @@ namespace quant {
 void append_vulkan_devices(std::vector<DeviceInfo>& list);
 std::unique_ptr<Backend> create_vulkan_device(const DeviceInfo& device, const DeviceServices& services);
 
-// As create_vulkan_device, with smaller limits.
-std::unique_ptr<Backend> create_vulkan_backend(const std::string& name, const vulkan::Limits& limits = {});
+// As create_vulkan_device, with smaller limits. `exact`: no kernels that round float activations.
+std::unique_ptr<Backend> create_vulkan_backend(const std::string& name, const vulkan::Limits& limits = {},
+                                               bool exact = false);
 
 }  // namespace quant

@@ -14,7 +14,7 @@ layout(constant_id = 5) const uint KIND = 0;  // of the cache: 0 = f16, 1 = s8, 
 #include "step.glsl"
 #include "workgroup.glsl"
 const uint QUERIES = TILE_ROWS * TILE_HEADS;
-const uint SLICES = 4;  // of the dimension, in q . k
+const uint SLICES = gl_WorkGroupSize.x / 32;  // of the dimension, in q . k
 const uint UNITS = DIM / WIDTH;
 const float LOWEST = -3.0e38;
 
@@ -83,19 +83,19 @@ void main() {
         Uints page = Uints(address);
         uint low = max(begin, p * 64u) - p * 64u, high = min(end, p * 64u + 64u) - p * 64u;
         {  // two positions and a slice of the dimension
-            uint pair = thread % 32u;
-            for (uint s = thread / 32u; s < SLICES; s += threads / 32u) {
-                vec2 dot_product[QUERIES];
-                for (uint n = 0u; n < QUERIES; ++n) dot_product[n] = vec2(0.0);
-                uint at = layer_at + kv_head * HEAD_WORDS;
-                for (uint d = s; d < DIM; d += SLICES) {
-                    vec2 key = two_codes(page, at + d * 16u * CODE_WORDS, pair);
-                    for (uint n = 0u; n < QUERIES; ++n) dot_product[n] += query[n][d] * key;
-                }
-                for (uint n = 0u; n < QUERIES; ++n) {
-                    scores[s][n][2u * pair] = dot_product[n].x;
-                    scores[s][n][2u * pair + 1u] = dot_product[n].y;
-                }
+            uint pair = thread % 32u, s = thread / 32u;
+            vec2 dot_product[QUERIES];
+            for (uint n = 0u; n < QUERIES; ++n) dot_product[n] = vec2(0.0);
+            uint at = layer_at + kv_head * HEAD_WORDS;
+            [[unroll]] for (uint i = 0u; i < (DIM + SLICES - 1u) / SLICES; ++i) {
+                uint d = s + i * SLICES;
+                if (d >= DIM) break;
+                vec2 key = two_codes(page, at + d * 16u * CODE_WORDS, pair);
+                for (uint n = 0u; n < QUERIES; ++n) dot_product[n] += query[n][d] * key;
+            }
+            for (uint n = 0u; n < QUERIES; ++n) {
+                scores[s][n][2u * pair] = dot_product[n].x;
+                scores[s][n][2u * pair + 1u] = dot_product[n].y;
             }
         }
         barrier();
@@ -106,9 +106,11 @@ void main() {
             for (uint i = gl_SubgroupInvocationID; i < 64u; i += gl_SubgroupSize) {
                 uint key = p * 64u + i;
                 float score = LOWEST;
-                if (key >= from && key < to)
-                    score = ((scores[0][n][i] + scores[1][n][i]) + (scores[2][n][i] + scores[3][n][i])) *
-                            scale_of(page, kv_head, i);
+                if (key >= from && key < to) {
+                    score = 0.0;
+                    [[unroll]] for (uint s = 0u; s < SLICES; ++s) score += scores[s][n][i];
+                    score *= scale_of(page, kv_head, i);
+                }
                 scores[0][n][i] = score;
                 page_largest = max(page_largest, score);
             }

@@ -11,6 +11,9 @@ layout(push_constant, std430) uniform Push {
     uint parameters_at, parameter_words;  // in a tile, of a row; 4 bytes
     float zero;                         // constant zero point
     uint flags;                         // 1 = residual, 2 = bias
+    uvec2 parameters_address;           // of an expanded weight: scale and offset of every row
+    Float4s gains;                      // of a folded rmsnorm
+    float eps;
 };
 const uint HAS_RESIDUAL = 1, HAS_BIAS = 2;
 

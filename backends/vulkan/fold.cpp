@@ -1,0 +1,92 @@
+#include "backends/vulkan/fold.h"
+
+#include "backends/vulkan/kernels.h"
+#include "backends/vulkan/layout.h"
+
+namespace quant {
+namespace vulkan {
+namespace {
+
+bool overlap(const Slice& a, const Slice& b) {
+    return a.buffer == b.buffer && a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes;
+}
+
+int readers(const std::vector<Bound>& nodes, int value) {
+    int n = 0;
+    for (const Bound& b : nodes)
+        for (int in : b.node.in) n += in == value;
+    return n;
+}
+
+bool aligned(const Slice& slice) {
+    return address_of(slice) % 16 == 0;
+}
+
+bool takes_folded(const Bound& b) {
+    return (b.node.op == Op::linear || b.node.op == Op::linear_add) && b.kernel->weights == &layout_lanes8 &&
+           b.in[0].type == ValueType::f32 && b.node.weight->format.group % 4 == 0;
+}
+
+bool folds_producer(const std::vector<Bound>& nodes, const Bound& producer, const Bound& linear, bool few) {
+    if (linear.node.in[0] != producer.node.out || readers(nodes, producer.node.out) != 1) return false;
+    const Operand& x = producer.in[0];
+    if (x.cols % 4 != 0 || x.stride % 4 != 0 || !aligned(x.data)) return false;
+    // What the producer reads may be free when the linear writes, whose workgroups would read what others have written;
+    // with many rows one dispatch reads it before another writes.
+    if (producer.node.op == Op::rmsnorm)
+        return aligned(producer.node.weight->data) && !(few && overlap(x.data, linear.out.data));
+    return producer.node.op == Op::silu_mul && !few && producer.in[1].stride == x.stride &&
+           aligned(producer.in[1].data);
+}
+
+bool folds_silu(const std::vector<Bound>& nodes, const Bound& linear, const Operand& input, const Bound& silu) {
+    const int64_t half = linear.node.weight->rows / 2;
+    const Slice &y = linear.out.data, &gate = silu.in[0].data, &up = silu.in[1].data;
+    return linear.node.op == Op::linear && silu.node.op == Op::silu_mul && !linear.node.weight->bias.buffer &&
+           silu.in[0].cols == half && silu.in[1].cols == half && linear.node.weight->rows == 2 * half &&
+           gate.buffer == y.buffer && gate.offset == y.offset && up.buffer == y.buffer &&
+           up.offset == y.offset + 4 * static_cast<size_t>(half) && readers(nodes, silu.node.in[0]) == 1 &&
+           readers(nodes, silu.node.in[1]) == 1 && readers(nodes, linear.node.out) == 0 &&
+           static_cast<const DeviceBuffer*>(linear.node.weight->data.buffer)->whole() &&
+           !overlap(silu.out.data, input.data);
+}
+
+}  // namespace
+
+std::vector<Folded> fold(const std::vector<Bound>& nodes, int max_rows) {
+    std::vector<Folded> folded(nodes.size());
+    const bool few = max_rows <= vector_rows;
+    for (size_t i = 0; i < nodes.size(); ++i) {
+        const Bound& linear = nodes[i];
+        const bool many = !few && linear.kernel->rounds_to && linear.out.rows == Rows::step;  // by matrices
+        if (!takes_folded(linear) || !(few || many)) continue;
+        if (i > 0 && folds_producer(nodes, nodes[i - 1], linear, few)) {
+            folded[i].producer = &nodes[i - 1];
+            folded[i - 1].away = true;
+        }
+        const Operand& input = folded[i].producer ? folded[i].producer->in[0] : linear.in[0];
+        if (few && i + 1 < nodes.size() && folds_silu(nodes, linear, input, nodes[i + 1])) {
+            folded[i].silu = &nodes[i + 1];
+            folded[i + 1].away = true;
+        }
+    }
+    return folded;
+}
+
+Bound with_folded(const Bound& linear, const Folded& folded) {
+    Bound b = linear;
+    if (const Bound* producer = folded.producer) {  // a linear has two operands at most
+        for (int i : {0, 1}) {
+            b.node.in[2 * i] = producer->node.in[i];
+            b.in[2 * i] = producer->in[i];
+        }
+    }
+    if (folded.silu) {
+        b.node.out = folded.silu->node.out;
+        b.out = folded.silu->out;
+    }
+    return b;
+}
+
+}  // namespace vulkan
+}  // namespace quant
