@@ -160,16 +160,23 @@ std::vector<Case> linear_cases(const Kernel& kernel, bool reference) {
     const int64_t cols = reference ? small_width : width;
     const std::vector<int64_t> out_rows =
         reference ? std::vector<int64_t>{small_width} : std::vector<int64_t>{width, wide};
-    for (int s = 0; scheme_listed(s); ++s)
+    std::vector<std::pair<std::string, Scheme>> schemes;
+    const auto add = [&](const std::string& name) -> Scheme& {
+        schemes.emplace_back(name, Scheme());
+        scheme_parse(name.c_str(), &schemes.back().second);
+        return schemes.back().second;
+    };
+    for (int s = 0; scheme_listed(s); ++s) add(scheme_listed(s));
+    add("bf16").activation = Activation::e4m3;  // no scheme's, but a row's
+    for (const auto& [name, scheme] : schemes)
         for (int64_t out : out_rows)
             for (int rows : {1, 256}) {
-                Scheme scheme;
-                scheme_parse(scheme_listed(s), &scheme);
                 const ValueType type = scheme.activation == Activation::s8     ? ValueType::s8
                                        : scheme.activation == Activation::e4m3 ? ValueType::e4m3
                                                                                : ValueType::f32;
                 const std::string shape =
-                    std::string(scheme_listed(s)) + "/" + std::to_string(out) + "x" + std::to_string(cols);
+                    name + (scheme.activation == Activation::e4m3 && is_float(scheme.weight.element) ? ":e4m3" : "") +
+                    "/" + std::to_string(out) + "x" + std::to_string(cols);
                 Case c = case_of(kernel.op, shape, rows, value(type, cols), f32(out));
                 describe(c, scheme.weight, out, cols);
                 c.weight.activation = scheme.activation;

@@ -135,7 +135,9 @@ ManyMode many_mode(const DeviceTraits& traits, int max_rows, const Bound& b) {
 
 void emit_many(Recorder& recorder, const Bound& b, LinearArguments a, ManyMode mode) {
     const Weight& w = *b.node.weight;
-    const ManyKernel k = many_kernel(w.format.element, mode, recorder.max_rows > 128);
+    const int64_t weight_blocks = (a.tile_count + many_tiles - 1) / many_tiles;
+    const bool wide = (recorder.max_rows + 255) / 256 * weight_blocks >= recorder.traits.multiprocessors;
+    const ManyKernel k = many_kernel(w.format.element, mode, wide && recorder.max_rows > 128);
     const int columns = mode >= integer ? 128 : 64;
     const int64_t chunks = many_chunks(w.cols, columns);
     const int blocks = (recorder.max_rows + k.tokens - 1) / k.tokens;
@@ -145,8 +147,8 @@ void emit_many(Recorder& recorder, const Bound& b, LinearArguments a, ManyMode m
     a.x_rows = k.tokens;
     if (mode == codes && a.has_offsets) a.token_sums = reinterpret_cast<float*>(memory + bytes);
     recorder.launch(token_kernel(w.format.element, mode), dim3(recorder.max_rows), dim3(256), 0, recorder.view(), a);
-    recorder.launch(k.kernel, dim3(blocks, static_cast<unsigned>((a.tile_count + many_tiles - 1) / many_tiles)),
-                    dim3(384), k.shared_bytes, recorder.view(), a);
+    recorder.launch(k.kernel, dim3(blocks, static_cast<unsigned>(weight_blocks)), dim3(384), k.shared_bytes,
+                    recorder.view(), a);
 }
 
 }  // namespace
