@@ -37,9 +37,10 @@ QUANT_INLINE void prefetch_ahead(const uint8_t* p, size_t bytes) {
 struct NextWeights {
     const uint8_t* at;
     size_t step;
-    QUANT_INLINE void fetch() {
-        for (size_t i = 0; i < step; i += 64) Simd::prefetch_far(at + i);
-        at += step;
+    QUANT_INLINE void fetch(int blocks) {
+        const uint8_t* const end = at + blocks * step;
+        for (; at < end; at += 64) Simd::prefetch_far(at);
+        at = end;
     }
 };
 // While row tile r passes: its share of tiles [first, first + weight_tiles), if they are before `end`. A few row tiles

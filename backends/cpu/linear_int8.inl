@@ -331,6 +331,7 @@ QUANT_NOINLINE void multiply(const TileShape& t, const ExpandedTile* w, const ui
     const bool offsets = w->offsets != nullptr;
     size_t at = 0, group = 0;  // of the panel's codes; of the group's scales
     for (int left = t.blocks; left > 0; at += w->panel_bytes) {
+        if (G != Groups::longer) next.fetch(t.panel_blocks);  // not with each block: its loop has no register to spare
         size_t block = at;
         for (int g = 0; g < t.panel_groups && left > 0; ++g, group += lanes) {
             if constexpr (G == Groups::of_16) {
@@ -360,7 +361,6 @@ QUANT_NOINLINE void multiply(const TileShape& t, const ExpandedTile* w, const ui
                                 scale, y[i][c]);
                     }
                 }
-                next.fetch();
                 group += lanes;
                 block += steps_per_block * step_bytes, x += int8_block_bytes * C, --left;
             } else {
@@ -390,7 +390,7 @@ QUANT_NOINLINE void multiply(const TileShape& t, const ExpandedTile* w, const ui
                             sum[i][c] = G == Groups::of_32 ? Simd::mul(Simd::to_float(integer[i][c]), scale)
                                                            : Simd::fma(Simd::to_float(integer[i][c]), scale, sum[i][c]);
                     }
-                    next.fetch();
+                    if (G == Groups::longer) next.fetch(1);
                     block += steps_per_block * step_bytes, x += int8_block_bytes * C;
                 }
                 QUANT_UNROLL
@@ -515,7 +515,7 @@ QUANT_NOINLINE void multiply_s8(const TileShape& t, const uint8_t* const* tiles,
         accumulate<8, T, C, 8>(
             sum, [&](int i, int s) QUANT_INLINE_LAMBDA { return Simd::load_bytes(codes[i] + block + s * step_bytes); },
             x);
-        next.fetch();
+        next.fetch(1);
     }
     unpair_sums<8>(sum);
     for (int i = 0; i < T; ++i) {
