@@ -54,6 +54,7 @@ class VulkanBackend : public Backend {
         transfers_.drain();
         vulkan::release(device_, step_block_);
         vulkan::release(device_, page_table_);
+        for (Allocation& a : workspaces_) vulkan::release(device_, a);
     }
 
     const std::string& name() const override { return name_; }
@@ -129,7 +130,7 @@ class VulkanBackend : public Backend {
     std::unique_ptr<Plan> record(const std::vector<Bound>& nodes, int max_rows) override {
         if (max_rows > most_plan_rows)
             fail(QUANT_ERR_UNSUPPORTED, name_ + ": plans have at most " + std::to_string(most_plan_rows) + " rows");
-        Recorder recorder(device_, transfers_.pool(), step_block_, std::max(1, max_rows));
+        Recorder recorder(device_, transfers_.pool(), step_block_, workspaces_, std::max(1, max_rows));
         const std::vector<Folded> folded = fold(nodes, recorder.max_rows);
         for (size_t i = 0; i < nodes.size(); ++i) {
             if (folded[i].away) continue;
@@ -198,7 +199,7 @@ class VulkanBackend : public Backend {
         std::unique_ptr<Buffer, std::function<void(Buffer*)>> memory(alloc(bytes, Usage::activations),
                                                                      [this](Buffer* b) { release(b); });
         const VkDeviceAddress from = static_cast<DeviceBuffer*>(memory.get())->pieces[0].allocation.address;
-        Recorder recorder(device_, transfers_.pool(), step_block_, 1);
+        Recorder recorder(device_, transfers_.pool(), step_block_, workspaces_, 1);
         const Push push{from, recorder.workspace(16), static_cast<uint32_t>(bytes / 16)};
         const int repeats = cpu ? 2 : 20;
         for (int i = 0; i < repeats; ++i) {
@@ -226,6 +227,7 @@ class VulkanBackend : public Backend {
     uint64_t piece_bytes_, memory_bytes_;
     std::atomic<uint64_t> used_bytes_{0};
     Allocation step_block_, page_table_;
+    std::vector<Allocation> workspaces_;
     std::vector<int32_t> block_;
     std::vector<uint64_t> pages_;
 };
@@ -235,7 +237,6 @@ VulkanPlan::~VulkanPlan() {
     if (!recorded.parts.empty())
         device.vk.vkFreeCommandBuffers(device.handle, pool, static_cast<uint32_t>(recorded.parts.size()),
                                        recorded.parts.data());
-    for (Allocation& a : recorded.workspaces) vulkan::release(device, a);
 }
 
 }  // namespace
