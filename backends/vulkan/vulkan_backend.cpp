@@ -246,7 +246,7 @@ void append_vulkan_devices(std::vector<DeviceInfo>& list) {
     DeviceInfo none;
     none.name = "vulkan:0";
     none.description = "Vulkan";
-    const auto instance = vulkan::Instance::open(&none.reason);
+    const std::shared_ptr<vulkan::Instance> instance = vulkan::Instance::open(&none.reason);
     const auto devices = instance ? vulkan::physical_devices(*instance) : std::vector<vulkan::PhysicalDevice>();
     if (devices.empty()) {
         if (none.reason.empty()) none.reason = "this machine's Vulkan drivers list no device";
@@ -259,19 +259,17 @@ void append_vulkan_devices(std::vector<DeviceInfo>& list) {
         info.description = d.description;
         info.reason = d.reason;
         info.memory_total = d.memory_bytes;
+        info.driver = instance;
         list.push_back(info);
     }
 }
 
-std::unique_ptr<Backend> create_vulkan_device(const DeviceInfo& device, const DeviceServices& services) {
-    return create_vulkan_backend(device.name, {}, services.exact);
-}
+namespace {
 
-std::unique_ptr<Backend> create_vulkan_backend(const std::string& name, const vulkan::Limits& limits, bool exact) {
+std::unique_ptr<Backend> create(std::shared_ptr<vulkan::Instance> instance, const std::string& name,
+                                const vulkan::Limits& limits, bool exact) {
     std::string reason = "it is not there any more";
-    auto instance = vulkan::Instance::open(&reason);
-    for (vulkan::PhysicalDevice& d :
-         instance ? vulkan::physical_devices(*instance) : std::vector<vulkan::PhysicalDevice>()) {
+    for (vulkan::PhysicalDevice& d : vulkan::physical_devices(*instance)) {
         if (name != d.name) continue;
         using Use = vulkan::Limits::Use;
         d.integer_dot_used = limits.integer_dot == Use::automatic ? d.integer_dot_accelerated
@@ -281,6 +279,19 @@ std::unique_ptr<Backend> create_vulkan_backend(const std::string& name, const vu
         reason = d.reason;
     }
     fail(QUANT_ERR_UNSUPPORTED, "device " + name + " is not usable: " + reason);
+}
+
+}  // namespace
+
+std::unique_ptr<Backend> create_vulkan_device(const DeviceInfo& device, const DeviceServices& services) {
+    return create(std::static_pointer_cast<vulkan::Instance>(device.driver), device.name, {}, services.exact);
+}
+
+std::unique_ptr<Backend> create_vulkan_backend(const std::string& name, const vulkan::Limits& limits) {
+    std::string reason;
+    auto instance = vulkan::Instance::open(&reason);
+    if (!instance) fail(QUANT_ERR_UNSUPPORTED, "device " + name + " is not usable: " + reason);
+    return create(std::move(instance), name, limits, false);
 }
 
 }  // namespace quant
