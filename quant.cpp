@@ -263,7 +263,7 @@ quant_support quant_device_supports(const quant_runtime* rt, int device, const c
         Scheme s;
         require(scheme_parse(scheme, &s), "no such scheme");
         const DeviceServices services{&rt->services->threads, &rt->services->memory, false};
-        const auto backend = create_backend(rt->services->devices()[device].name.c_str(), services);
+        const auto backend = create_backend(rt->services->devices()[device], services);
         const Kernel* k = find_linear(*backend, s.weight, s.activation, 256, 256);
         if (k) support = k->weights == &layout_stored ? QUANT_REFERENCE : QUANT_NATIVE;
     });

@@ -28,6 +28,10 @@ const Family families[] = {
 #endif
 };
 
+std::string family_of(const std::string& name) {
+    return name.substr(0, name.find(':'));
+}
+
 }  // namespace
 
 std::vector<DeviceInfo> list_devices() {
@@ -38,23 +42,32 @@ std::vector<DeviceInfo> list_devices() {
 
 std::unique_ptr<Backend> create_backend(const char* name, const DeviceServices& services) {
     const std::string wanted = name ? name : "cpu";
-    const std::string family_name = wanted.substr(0, wanted.find(':'));
+    const std::string family_name = family_of(wanted);
     for (const Family& family : families) {
         if (family_name != family.name) continue;
         std::vector<DeviceInfo> list;
         family.append(list);
-        std::string reason;  // of the first that is not usable
+        const DeviceInfo* unusable = nullptr;  // the first
         for (const DeviceInfo& device : list) {
             if (wanted != family_name && wanted != device.name) continue;
             if (device.reason.empty()) return family.create(device, services);
-            if (reason.empty()) reason = device.reason;
+            if (!unusable) unusable = &device;
         }
-        if (!reason.empty()) fail(QUANT_ERR_UNSUPPORTED, "device " + wanted + " is not usable: " + reason);
+        if (unusable) return create_backend(*unusable, services);  // says why not
     }
     std::string known;
     for (const Family& family : families) known += (known.empty() ? "" : ", ") + std::string(family.name);
     for (const DeviceInfo& device : list_devices()) known += ", " + device.name;
     fail(QUANT_ERR_ARGUMENT, "no device is called \"" + wanted + "\": there are " + known);
+}
+
+std::unique_ptr<Backend> create_backend(const DeviceInfo& device, const DeviceServices& services) {
+    if (!device.reason.empty())
+        fail(QUANT_ERR_UNSUPPORTED, "device " + device.name + " is not usable: " + device.reason);
+    const std::string name = family_of(device.name);
+    for (const Family& family : families)
+        if (name == family.name) return family.create(device, services);
+    fail(QUANT_ERR_ARGUMENT, "no device is called \"" + device.name + "\"");
 }
 
 }  // namespace quant

@@ -171,7 +171,9 @@ std::vector<std::unique_ptr<TestedDevice>> tested_devices() {
     const char* named = std::getenv("QUANT_DEVICE");
     const std::string wanted = named && *named ? named : "cpu";
     std::vector<std::unique_ptr<TestedDevice>> devices;
-    for (const DeviceInfo& info : list_devices()) {
+    // Never destroyed, so that drivers stay loaded: one that a process loads and unloads hundreds of times may fail.
+    static const auto& listed = *new std::vector<DeviceInfo>(list_devices());
+    for (const DeviceInfo& info : listed) {
         const bool any = wanted == "cpu" && info.name.rfind("cpu:", 0) == 0;
         if ((any || info.name == wanted) && info.reason.empty() && info.name != "cpu:reference")
             devices.push_back(std::make_unique<TestedDevice>(info.name));

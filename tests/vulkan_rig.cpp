@@ -15,7 +15,7 @@ std::vector<std::unique_ptr<TestedDevice>> vulkan_variants(const std::string& na
     for (const vulkan::PhysicalDevice& d : vulkan::physical_devices(*instance)) {
         if (d.name != name || !d.reason.empty()) continue;
         if (!d.integer_dot && !d.has_matrices()) continue;
-        // The shaders that the device itself does not choose; all in one, since drivers tire of many devices.
+        // The shaders that the device itself does not choose, all in one: every device compiles its shaders anew.
         vulkan::Limits limits;
         limits.matrices = false;
         limits.integer_dot = d.integer_dot_accelerated ? vulkan::Limits::Use::never : vulkan::Limits::Use::always;

@@ -4,6 +4,9 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <map>
 #include <string>
 #include <vector>
@@ -179,6 +182,64 @@ TEST_CASE("Vulkan: tensors larger than one allocation are cut, memory that is to
         CHECK(e.status() == QUANT_ERR_MEMORY);
         CHECK(std::string(e.what()).find("--layers") != std::string::npos);
     }
+}
+
+#if defined(__linux__)
+TEST_CASE("Vulkan: devices that are opened, used and closed give back their descriptors and mappings", "[vulkan]") {
+    const std::string device = vulkan_device();
+    if (device.empty()) return;
+    TestServices services;
+    // The validation layer keeps its log open, a temporary file here, once for every instance that there was.
+    const std::string temporary = std::filesystem::temp_directory_path().string() + "/";
+    auto entries = [&](const char* folder) {
+        const std::filesystem::directory_iterator all(folder);
+        return std::count_if(begin(all), end(all), [&](const std::filesystem::directory_entry& entry) {
+            std::error_code none;  // the iterator's own descriptor may be closed
+            return std::filesystem::read_symlink(entry.path(), none).string().rfind(temporary, 0) != 0;
+        });
+    };
+    auto mappings = [] {
+        std::ifstream file("/proc/self/maps");
+        return std::count(std::istreambuf_iterator<char>(file), {}, '\n');
+    };
+    auto use = [&] {
+        const auto backend = create_backend(device.c_str(), services.device());
+        const std::vector<uint8_t> sent(5000, 7);
+        std::vector<uint8_t> received(sent.size());
+        Buffer* buffer = backend->alloc(sent.size(), Usage::activations);
+        backend->write(buffer, 0, sent.data(), sent.size());
+        backend->read(buffer, 0, received.data(), received.size());
+        backend->release(buffer);
+        return received == sent;
+    };
+    for (int i = 0; i < 4; ++i) REQUIRE(use());  // what drivers keep for good
+    const auto descriptors = entries("/proc/self/fd"), threads = entries("/proc/self/task"), maps = mappings();
+    constexpr int times = 32;
+    for (int i = 0; i < times; ++i) REQUIRE(use());
+    CHECK(entries("/proc/self/fd") < descriptors + times / 2);
+    CHECK(entries("/proc/self/task") < threads + times / 2);
+    CHECK(mappings() < maps + times / 2);
+}
+#endif
+
+TEST_CASE("Vulkan: a listed device opens through the driver that listed it, also after the list is gone", "[vulkan]") {
+    const std::string device = vulkan_device();
+    if (device.empty()) return;
+    TestServices services;
+    std::vector<std::unique_ptr<Backend>> opened;
+    std::weak_ptr<void> driver;
+    for (const DeviceInfo& info : list_devices()) {
+        if (info.name != device) continue;
+        driver = info.driver;
+        for (int i = 0; i < 2; ++i) opened.push_back(create_backend(info, services.device()));
+    }
+    REQUIRE(opened.size() == 2);
+    for (auto& backend : opened) {
+        CHECK_FALSE(driver.expired());
+        CHECK(backend->name() == device);
+        backend.reset();
+    }
+    CHECK(driver.expired());
 }
 
 TEST_CASE("Vulkan: a device that the loader lists twice appears once", "[vulkan]") {

@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <map>
+#include <set>
 
 namespace quant {
 namespace vulkan {
@@ -9,7 +10,7 @@ namespace {
 
 constexpr uint32_t header_words = 5, id_bound_word = 3;
 constexpr char nv_extension[] = "SPV_NV_cooperative_matrix", khr_extension[] = "SPV_KHR_cooperative_matrix";
-// Opcodes, then the extension's.
+// The core's opcodes, then those of the two extensions.
 constexpr uint32_t op_extension = 10, op_capability = 17, op_type_int = 21, op_constant_true = 41, op_constant = 43,
                    op_load = 61;
 constexpr uint32_t nv_type = 5358, nv_load = 5359, nv_store = 5360, nv_mul_add = 5361, nv_length = 5362;
@@ -35,22 +36,22 @@ void each_instruction(const uint32_t* words, size_t count, Visit visit) {
 
 // What the rewriting must know before it begins.
 struct Facts {
-    std::map<uint32_t, Use> use_of;       // of a matrix type
-    std::map<uint32_t, bool> is_integer;  // matrix types
-    std::map<uint32_t, bool> is_true;     // boolean constants
+    std::map<uint32_t, Use> use_of;  // of a matrix type
+    std::set<uint32_t> of_integers;  // matrix types
+    std::set<uint32_t> is_true;      // boolean constants
 };
 
 Facts facts_of(const uint32_t* words, size_t count) {
     Facts facts;
-    std::map<uint32_t, bool> integers;     // scalar types
+    std::set<uint32_t> integers;           // scalar types
     std::map<uint32_t, uint32_t> type_of;  // of what is loaded or multiplied
     each_instruction(words, count, [&](const Instruction& i) {
         const uint32_t* w = i.words;
-        if (i.opcode == op_constant_true) facts.is_true[w[2]] = true;
-        if (i.opcode == op_type_int) integers[w[1]] = true;
+        if (i.opcode == op_constant_true) facts.is_true.insert(w[2]);
+        if (i.opcode == op_type_int) integers.insert(w[1]);
         if (i.opcode == nv_type) {
             facts.use_of[w[1]] = sum;
-            facts.is_integer[w[1]] = integers.count(w[2]) != 0;
+            if (integers.count(w[2])) facts.of_integers.insert(w[1]);
         }
         if (i.opcode == nv_load || i.opcode == op_load || i.opcode == nv_mul_add) type_of[w[2]] = w[1];
         if (i.opcode != nv_mul_add) return;
@@ -94,7 +95,7 @@ std::vector<uint32_t> with_khr_matrices(const uint32_t* words, size_t count) {
             case op_type_int:
                 out.insert(out.end(), w, end);
                 if (w[2] == 32 && w[3] == 0 && !have_numbers) {
-                    for (uint32_t n : {0, 1, 2}) put(op_constant, {w[1], number + n, n});
+                    for (uint32_t n : {0u, 1u, 2u}) put(op_constant, {w[1], number + n, n});
                     have_numbers = true;
                 }
                 break;
@@ -108,7 +109,7 @@ std::vector<uint32_t> with_khr_matrices(const uint32_t* words, size_t count) {
                 put(khr_store, {w[1], w[2], layout(w[4]), w[3]}, w + 5, end);
                 break;
             case nv_mul_add:  // type, result, factors, sum
-                if (facts.is_integer.at(w[1]))
+                if (facts.of_integers.count(w[1]))
                     put(khr_mul_add, {w[1], w[2], w[3], w[4], w[5], signed_components});
                 else
                     put(khr_mul_add, {w[1], w[2], w[3], w[4], w[5]});

@@ -122,10 +122,6 @@ void find_matrices(const Instance& instance, const Queried& q, PhysicalDevice& d
             device.integer_matrices = matrix_shape(list, ComponentType::s8, ComponentType::s32, wanted);
 }
 
-std::string shape_text(const MatrixShape& s) {
-    return std::to_string(s.m) + "x" + std::to_string(s.n) + "x" + std::to_string(s.k);
-}
-
 PhysicalDevice describe(const Instance& instance, VkPhysicalDevice handle) {
     PhysicalDevice device;
     device.handle = handle;
@@ -174,14 +170,15 @@ PhysicalDevice describe(const Instance& instance, VkPhysicalDevice handle) {
         }
     device.reason = lacking(device, q, has_queue);
 
-    device.description += ", " + gibibytes(device.memory_bytes) + (device.discrete ? "" : " shared with the host") +
-                          ", Vulkan " + std::to_string(VK_API_VERSION_MAJOR(properties.apiVersion)) + "." +
-                          std::to_string(VK_API_VERSION_MINOR(properties.apiVersion)) + ", subgroups of " +
-                          std::to_string(device.subgroup_size);
+    // The public API has room for 95 characters: what matters most comes first.
+    device.description += ", " + gibibytes(device.memory_bytes) + (device.discrete ? "" : " shared with the host");
+    if (device.float_matrices.m) device.description += ", f16 matrices";
+    if (device.integer_matrices.m) device.description += ", int8 matrices";
     if (device.integer_dot)
         device.description += device.integer_dot_accelerated ? ", integer dot product" : ", slow integer dot product";
-    if (device.float_matrices.m) device.description += ", f16 matrices of " + shape_text(device.float_matrices);
-    if (device.integer_matrices.m) device.description += ", int8 matrices of " + shape_text(device.integer_matrices);
+    device.description += ", Vulkan " + std::to_string(VK_API_VERSION_MAJOR(properties.apiVersion)) + "." +
+                          std::to_string(VK_API_VERSION_MINOR(properties.apiVersion)) + ", subgroups of " +
+                          std::to_string(device.subgroup_size);
     return device;
 }
 

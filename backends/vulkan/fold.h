@@ -9,9 +9,10 @@ namespace vulkan {
 
 struct Folded {
     bool away = false;  // another node computes this one
-    const Bound* producer =
-        nullptr;                  // of a linear: the rmsnorm or, in plans of many rows, silu_mul that makes its input
-    const Bound* silu = nullptr;  // of a linear of few rows: the silu_mul that takes both halves of its result
+    // Of a linear: the rmsnorm or, in plans of many rows, silu_mul that makes its input.
+    const Bound* producer = nullptr;
+    // Of a linear of few rows: the silu_mul that takes both halves of its result.
+    const Bound* silu = nullptr;
 };
 std::vector<Folded> fold(const std::vector<Bound>& nodes, int max_rows);
 

@@ -17,11 +17,13 @@ bool overlaps(const Buffer* a, size_t a_begin, size_t a_end, const Buffer* b, si
 
 }  // namespace
 
-Recorder::Recorder(Device& device, VkCommandPool pool, const Allocation& step_block, int max_rows)
+Recorder::Recorder(Device& device, VkCommandPool pool, const Allocation& step_block,
+                   std::vector<Allocation>& workspaces, int max_rows)
     : device(device),
       max_rows(max_rows),
       pool_(pool),
       step_block_(step_block),
+      workspaces_(workspaces),
       part_work_(device.physical.is_cpu           ? part_operations_cpu
                  : device.physical.has_matrices() ? part_operations_matrices
                                                   : part_operations_gpu) {
@@ -32,7 +34,6 @@ Recorder::~Recorder() {
     if (!recorded_.parts.empty())
         device.vk.vkFreeCommandBuffers(device.handle, pool_, static_cast<uint32_t>(recorded_.parts.size()),
                                        recorded_.parts.data());
-    for (Allocation& a : recorded_.workspaces) release(device, a);
 }
 
 void Recorder::begin_part() {
@@ -143,11 +144,11 @@ int Recorder::slot(const AttentionSlot& slot) {
 
 VkDeviceAddress Recorder::workspace(size_t bytes) {
     order({}, {{nullptr, SIZE_MAX - 1, SIZE_MAX}});
-    for (const Allocation& a : recorded_.workspaces)
+    for (const Allocation& a : workspaces_)
         if (a.bytes >= bytes) return a.address;
-    recorded_.workspaces.reserve(recorded_.workspaces.size() + 1);
-    recorded_.workspaces.push_back(allocate(device, bytes, Place::device));
-    return recorded_.workspaces.back().address;
+    workspaces_.reserve(workspaces_.size() + 1);
+    workspaces_.push_back(allocate(device, bytes, Place::device));
+    return workspaces_.back().address;
 }
 
 int Recorder::most_rows(const Operand& o) const {

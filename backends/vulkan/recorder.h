@@ -11,7 +11,9 @@ namespace vulkan {
 
 class Recorder {
   public:
-    Recorder(Device& device, VkCommandPool pool, const Allocation& step_block, int max_rows);
+    // `workspaces`: of all plans of the device, which run one after the other; larger ones are added.
+    Recorder(Device& device, VkCommandPool pool, const Allocation& step_block, std::vector<Allocation>& workspaces,
+             int max_rows);
     ~Recorder();  // gives back what finish() did not take
     Recorder(const Recorder&) = delete;
     Recorder& operator=(const Recorder&) = delete;
@@ -46,35 +48,34 @@ class Recorder {
         return step_address(o.rows == Rows::step ? step_rows : step_outputs);
     }
     int slot(const AttentionSlot& slot);      // its number
-    VkDeviceAddress workspace(size_t bytes);  // for the kernel; all kernels of the plan share it
+    VkDeviceAddress workspace(size_t bytes);  // for the kernel; all kernels share it
     int most_rows(const Operand& o) const;    // that o can have when the plan runs
 
     struct Recorded {
         std::vector<VkCommandBuffer> parts;
         std::vector<AttentionSlot> slots;
-        std::vector<Allocation> workspaces;
     };
     Recorded finish();
 
   private:
     struct Range {
-        const Buffer* buffer;  // null: the cache
+        const Buffer* buffer;  // null: the layers of the cache and, at the end, the workspace
         size_t begin, end;
     };
     void begin_part();
     void end_part();
     enum class Between { dispatches, submissions };
     void put_barrier(Between between);
+    void order(std::vector<Range> reads, std::vector<Range> writes);  // a barrier before them where one is needed
     void bind(Shader shader, std::vector<uint32_t> constants, const void* push, size_t bytes);
     void dispatch_bound(uint32_t x, uint32_t y, uint32_t z);
     void dispatch_bound_indirect(int step_index);
 
     VkCommandPool pool_;
     const Allocation& step_block_;
+    std::vector<Allocation>& workspaces_;
     Recorded recorded_;
     VkCommandBuffer current_ = VK_NULL_HANDLE;
-    void order(std::vector<Range> reads, std::vector<Range> writes);  // a barrier before them where one is needed
-
     Folded folded_;
     std::vector<Range> reads_, writes_;          // since the last barrier
     std::vector<Range> own_reads_, own_writes_;  // of the kernel that is being recorded

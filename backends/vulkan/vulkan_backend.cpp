@@ -54,6 +54,7 @@ class VulkanBackend : public Backend {
         transfers_.drain();
         vulkan::release(device_, step_block_);
         vulkan::release(device_, page_table_);
+        for (Allocation& a : workspaces_) vulkan::release(device_, a);
     }
 
     const std::string& name() const override { return name_; }
@@ -129,7 +130,7 @@ class VulkanBackend : public Backend {
     std::unique_ptr<Plan> record(const std::vector<Bound>& nodes, int max_rows) override {
         if (max_rows > most_plan_rows)
             fail(QUANT_ERR_UNSUPPORTED, name_ + ": plans have at most " + std::to_string(most_plan_rows) + " rows");
-        Recorder recorder(device_, transfers_.pool(), step_block_, std::max(1, max_rows));
+        Recorder recorder(device_, transfers_.pool(), step_block_, workspaces_, std::max(1, max_rows));
         const std::vector<Folded> folded = fold(nodes, recorder.max_rows);
         for (size_t i = 0; i < nodes.size(); ++i) {
             if (folded[i].away) continue;
@@ -198,7 +199,7 @@ class VulkanBackend : public Backend {
         std::unique_ptr<Buffer, std::function<void(Buffer*)>> memory(alloc(bytes, Usage::activations),
                                                                      [this](Buffer* b) { release(b); });
         const VkDeviceAddress from = static_cast<DeviceBuffer*>(memory.get())->pieces[0].allocation.address;
-        Recorder recorder(device_, transfers_.pool(), step_block_, 1);
+        Recorder recorder(device_, transfers_.pool(), step_block_, workspaces_, 1);
         const Push push{from, recorder.workspace(16), static_cast<uint32_t>(bytes / 16)};
         const int repeats = cpu ? 2 : 20;
         for (int i = 0; i < repeats; ++i) {
@@ -226,6 +227,7 @@ class VulkanBackend : public Backend {
     uint64_t piece_bytes_, memory_bytes_;
     std::atomic<uint64_t> used_bytes_{0};
     Allocation step_block_, page_table_;
+    std::vector<Allocation> workspaces_;
     std::vector<int32_t> block_;
     std::vector<uint64_t> pages_;
 };
@@ -235,7 +237,6 @@ VulkanPlan::~VulkanPlan() {
     if (!recorded.parts.empty())
         device.vk.vkFreeCommandBuffers(device.handle, pool, static_cast<uint32_t>(recorded.parts.size()),
                                        recorded.parts.data());
-    for (Allocation& a : recorded.workspaces) vulkan::release(device, a);
 }
 
 }  // namespace
@@ -245,7 +246,7 @@ void append_vulkan_devices(std::vector<DeviceInfo>& list) {
     DeviceInfo none;
     none.name = "vulkan:0";
     none.description = "Vulkan";
-    const auto instance = vulkan::Instance::open(&none.reason);
+    const std::shared_ptr<vulkan::Instance> instance = vulkan::Instance::open(&none.reason);
     const auto devices = instance ? vulkan::physical_devices(*instance) : std::vector<vulkan::PhysicalDevice>();
     if (devices.empty()) {
         if (none.reason.empty()) none.reason = "this machine's Vulkan drivers list no device";
@@ -258,19 +259,17 @@ void append_vulkan_devices(std::vector<DeviceInfo>& list) {
         info.description = d.description;
         info.reason = d.reason;
         info.memory_total = d.memory_bytes;
+        info.driver = instance;
         list.push_back(info);
     }
 }
 
-std::unique_ptr<Backend> create_vulkan_device(const DeviceInfo& device, const DeviceServices& services) {
-    return create_vulkan_backend(device.name, {}, services.exact);
-}
+namespace {
 
-std::unique_ptr<Backend> create_vulkan_backend(const std::string& name, const vulkan::Limits& limits, bool exact) {
+std::unique_ptr<Backend> create(std::shared_ptr<vulkan::Instance> instance, const std::string& name,
+                                const vulkan::Limits& limits, bool exact) {
     std::string reason = "it is not there any more";
-    auto instance = vulkan::Instance::open(&reason);
-    for (vulkan::PhysicalDevice& d :
-         instance ? vulkan::physical_devices(*instance) : std::vector<vulkan::PhysicalDevice>()) {
+    for (vulkan::PhysicalDevice& d : vulkan::physical_devices(*instance)) {
         if (name != d.name) continue;
         using Use = vulkan::Limits::Use;
         d.integer_dot_used = limits.integer_dot == Use::automatic ? d.integer_dot_accelerated
@@ -280,6 +279,19 @@ std::unique_ptr<Backend> create_vulkan_backend(const std::string& name, const vu
         reason = d.reason;
     }
     fail(QUANT_ERR_UNSUPPORTED, "device " + name + " is not usable: " + reason);
+}
+
+}  // namespace
+
+std::unique_ptr<Backend> create_vulkan_device(const DeviceInfo& device, const DeviceServices& services) {
+    return create(std::static_pointer_cast<vulkan::Instance>(device.driver), device.name, {}, services.exact);
+}
+
+std::unique_ptr<Backend> create_vulkan_backend(const std::string& name, const vulkan::Limits& limits) {
+    std::string reason;
+    auto instance = vulkan::Instance::open(&reason);
+    if (!instance) fail(QUANT_ERR_UNSUPPORTED, "device " + name + " is not usable: " + reason);
+    return create(std::move(instance), name, limits, false);
 }
 
 }  // namespace quant

@@ -13,8 +13,7 @@ namespace quant {
 void append_vulkan_devices(std::vector<DeviceInfo>& list);
 std::unique_ptr<Backend> create_vulkan_device(const DeviceInfo& device, const DeviceServices& services);
 
-// As create_vulkan_device, with smaller limits. `exact`: no kernels that round float activations.
-std::unique_ptr<Backend> create_vulkan_backend(const std::string& name, const vulkan::Limits& limits = {},
-                                               bool exact = false);
+// By its name, with smaller limits; with kernels that round float activations.
+std::unique_ptr<Backend> create_vulkan_backend(const std::string& name, const vulkan::Limits& limits);
 
 }  // namespace quant
