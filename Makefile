@@ -44,6 +44,7 @@ help:
 	@echo "make arm        build for 64-bit ARM, run all tests under qemu on three processors (make armv7: 32-bit ARM)"
 	@echo "make test-vulkan  the tests of a Vulkan device, VULKAN_DEVICE=vulkan:0"
 	@echo "make test-cuda  build with CUDA, run the kernel and end-to-end tests on \$$(CUDA_DEVICE); fails if there is none"
+	@echo "make test-cuda-memory  attention and rope on the device under compute-sanitizer"
 	@echo "make bench      kernel benchmarks"
 	@echo "make format     clang-format on every source;  make clean"
 	@echo "config=sanitize | thread | shared   builds in a folder of its own, for example: make config=sanitize test"

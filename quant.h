@@ -289,7 +289,7 @@ typedef struct quant_limits {
     size_t struct_size;
     double read_bytes_per_second;      /* streaming reads, best of 1, 2, 4 and 8 streams a thread over 1 GiB */
     double int8_operations_per_second; /* dot products of int8 with 8-bit codes, exact in 32 bits */
-    double f32_operations_per_second;  /* float32 FMA */
+    double f32_operations_per_second;  /* float32 FMA; CUDA: products of f16 with float32 sums */
     double int4_operations_per_second; /* dot products of int8 with 4-bit codes: more than int8 where sums of products
                                           may stay in 16 bits for a while (AVX2), else the same */
     double bf16_operations_per_second; /* dot products of bf16 with float32 sums; 0 if the device has none */

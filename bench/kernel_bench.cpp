@@ -185,7 +185,7 @@ std::vector<Case> linear_cases(const Kernel& kernel, bool reference) {
                 if (!accepts(kernel, c.node, &c.weight, c.in0, c.out)) continue;
                 c.bytes += static_cast<double>(layout_bytes(*layout, scheme.weight, out, cols));
                 c.operations = 2.0 * rows * static_cast<double>(out * cols);
-                if (kernel.rounds_to || type == ValueType::s8)
+                if ((kernel.rounds_to && std::strncmp(kernel.rounds_to, "s8", 2) == 0) || type == ValueType::s8)
                     c.peak = element_bits(scheme.weight.element) <= 4 ? &quant_limits::int4_operations_per_second
                                                                       : &quant_limits::int8_operations_per_second;
                 if (std::strstr(kernel.name, "bf16")) c.peak = &quant_limits::bf16_operations_per_second;

@@ -21,6 +21,9 @@ enable_language(CUDA)
 file(GLOB QUANT_CUDA_SOURCES CONFIGURE_DEPENDS backends/cuda/*.cpp backends/cuda/*.cu)
 target_sources(quant PRIVATE ${QUANT_CUDA_SOURCES})
 target_compile_definitions(quant PRIVATE QUANT_WITH_CUDA)
+if("90a" IN_LIST QUANT_CUDA_ARCHITECTURES)
+  target_compile_definitions(quant PRIVATE QUANT_CUDA_90A)  # Hopper's own products
+endif()
 # Results must not depend on the compiler: a kernel that wants a fused multiply-add says so.
 set(QUANT_CUDA_OPTIONS -fmad=false)
 set(QUANT_PTX "")

@@ -260,6 +260,7 @@ class CudaBackend : public Backend {
             if (which & 1) limits->read_bytes_per_second = measure_reads(traits_, stream_, memory, bytes, sink);
             if (which & 2) {
                 limits->f32_operations_per_second = measure_f16(traits_, stream_, sink);
+                if (traits_.architecture >= 80) limits->bf16_operations_per_second = limits->f32_operations_per_second;
                 limits->int8_operations_per_second = measure_int8(traits_, stream_, sink);
                 limits->int4_operations_per_second = limits->int8_operations_per_second;
             }
@@ -417,6 +418,9 @@ std::unique_ptr<Backend> create_device(const DeviceInfo& device, const DeviceSer
     traits.architecture = 10 * major + minor;
     traits.shared_memory = static_cast<size_t>(shared);
     traits.overlapped_launch = major >= 9;
+#ifdef QUANT_CUDA_90A
+    traits.wgmma = traits.architecture == 90;
+#endif
     return std::make_unique<CudaBackend>(device.name, traits, services.exact);
 }
 

@@ -71,7 +71,7 @@ std::vector<Kernel> kernel_table(const DeviceTraits& traits, bool exact) {
             if (traits.architecture >= 80)
                 table.push_back({add ? "cuda bf16 linear_add" : "cuda bf16 linear", op, fragments, accepts_floats<true>,
                                  emit_linear_fragments, "bf16"});
-            if (traits.architecture == 90)
+            if (traits.wgmma)
                 table.push_back({add ? "cuda e4m3 linear_add" : "cuda e4m3 linear", op, fragments, accepts_e4m3,
                                  emit_linear_e4m3, "sums of 256 of 14 bits"});
         }

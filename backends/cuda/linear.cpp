@@ -121,7 +121,7 @@ void prefetch(LinearArguments& a, const Recorder& recorder) {
 // many::Mode of a linear of many rows on Hopper; none: linear_rows.cuh has it.
 enum ManyMode { none = -1, codes, promoted, scaled, integer, e4m3, e4m3_groups };
 ManyMode many_mode(const DeviceTraits& traits, int max_rows, const Bound& b) {
-    if (traits.architecture != 90 || max_rows <= most_few_rows) return none;
+    if (!traits.wgmma || max_rows <= most_few_rows) return none;
     const Format& f = b.node.weight->format;
     const FragmentTile tile = fragment_tile(f, b.node.weight->cols);
     if (is_integer(b)) return integer;

@@ -47,7 +47,7 @@ struct LinearArguments {
     int next_parts, next_bytes;  // of a share
     void* partial;
     uint32_t* arrived;
-    // linear_wgmma.cuh: activations laid out by lay_out_tokens.
+    // linear_wgmma.cuh: activations laid out by lay_out_halves.
     const uint8_t* tokens;
     float* token_sums;  // of codes' rows, for offsets
 };

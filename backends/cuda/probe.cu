@@ -143,14 +143,14 @@ double measure_reads(const DeviceTraits& traits, cudaStream_t stream, const uint
 }
 
 double measure_f16(const DeviceTraits& traits, cudaStream_t stream, float* sink) {
-    if (traits.architecture == 90) return measure_wgmma<float>(traits, stream, sink);
+    if (traits.wgmma) return measure_wgmma<float>(traits, stream, sink);
     const double seconds =
         best_time(stream, [&] { multiply_f16<<<traits.multiprocessors, mma_threads, 0, stream>>>(sink); });
     return mma_operations(16) * traits.multiprocessors / seconds;
 }
 
 double measure_int8(const DeviceTraits& traits, cudaStream_t stream, float* sink) {
-    if (traits.architecture == 90) return measure_wgmma<int>(traits, stream, sink);
+    if (traits.wgmma) return measure_wgmma<int>(traits, stream, sink);
     const double seconds =
         best_time(stream, [&] { multiply_int8<<<traits.multiprocessors, mma_threads, 0, stream>>>(sink); });
     return mma_operations(32) * traits.multiprocessors / seconds;

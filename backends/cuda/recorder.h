@@ -32,6 +32,7 @@ struct DeviceTraits {
     int architecture = 0;            // 90 = compute capability 9.0
     size_t shared_memory = 0;        // most that one block can have
     bool overlapped_launch = false;  // programmatic dependent launch
+    bool wgmma = false;              // Hopper's own products, and this build has the kernels (sm_90a)
 };
 
 // Throws Error(QUANT_ERR_DEVICE) or std::bad_alloc if `error` is one.
