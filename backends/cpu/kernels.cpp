@@ -40,6 +40,7 @@ bool accepts_linear_float(const Node&, const Weight* w, const Value* in, const V
     return in && in->type != ValueType::s8 && rows_layout_holds(w->format);
 }
 
+#if defined(__x86_64__) || defined(_M_X64)
 // One rounding of float activations; the weights are as stored.
 bool accepts_linear_bf16(const Node&, const Weight* w, const Value* in, const Value*) {
     return in && in->type == ValueType::f32 && w->format.element == Element::bf16;
@@ -49,6 +50,7 @@ bool accepts_linear_bf16(const Node&, const Weight* w, const Value* in, const Va
 bool accepts_linear_e4m3(const Node&, const Weight* w, const Value* in, const Value*) {
     return in && in->type == ValueType::e4m3 && w->format.element == Element::e4m3 && rows_layout_holds(w->format);
 }
+#endif
 
 bool accepts_any(const Node&, const Weight*, const Value*, const Value*) {
     return true;
