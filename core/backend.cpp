@@ -29,4 +29,15 @@ const Kernel* find_linear(const Backend& backend, const Format& format, Activati
     return find_kernel(backend, Op::linear, node, &w, &in, &out);
 }
 
+bool overlap(const Slice& a, const Slice& b) {
+    return a.buffer == b.buffer && a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes;
+}
+
+int readers(const std::vector<Bound>& nodes, int value) {
+    int n = 0;
+    for (const Bound& b : nodes)
+        for (int in : b.node.in) n += in == value;
+    return n;
+}
+
 }  // namespace quant

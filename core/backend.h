@@ -106,6 +106,11 @@ struct Bound {  // a node with its memory and the kernel that runs it
     Operand in[4], out;
 };
 
+// Whether they share memory.
+bool overlap(const Slice& a, const Slice& b);
+// How many inputs of the nodes are this value of the graph.
+int readers(const std::vector<Bound>& nodes, int value);
+
 class Recorder;  // each backend's own
 
 // One row of a backend's kernel table: its only claim. The first row whose op matches and that accepts the node runs.

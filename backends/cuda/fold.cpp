@@ -7,19 +7,8 @@ namespace quant {
 namespace cuda {
 namespace {
 
-bool overlap(const Slice& a, const Slice& b) {
-    return a.buffer == b.buffer && a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes;
-}
-
 // Of linear_rows.cuh, each of whose blocks repeats what is folded, row after row.
 constexpr int most_rows_repeated = 2;
-
-int readers(const std::vector<Bound>& nodes, int value) {
-    int n = 0;
-    for (const Bound& b : nodes)
-        for (int in : b.node.in) n += in == value;
-    return n;
-}
 
 // The linear's input is what `producer` makes.
 bool takes(const std::vector<Bound>& nodes, const Bound& producer, const Bound& linear, const DeviceTraits& traits,

@@ -7,17 +7,6 @@ namespace quant {
 namespace vulkan {
 namespace {
 
-bool overlap(const Slice& a, const Slice& b) {
-    return a.buffer == b.buffer && a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes;
-}
-
-int readers(const std::vector<Bound>& nodes, int value) {
-    int n = 0;
-    for (const Bound& b : nodes)
-        for (int in : b.node.in) n += in == value;
-    return n;
-}
-
 bool aligned(const Slice& slice) {
     return address_of(slice) % 16 == 0;
 }
