@@ -118,19 +118,19 @@ void prefetch(LinearArguments& a, const Recorder& recorder) {
     a.next_bytes = static_cast<int>(std::min(most_bytes / a.next_parts, a.next_stride));
 }
 
-// many::Mode of a linear of many rows on Hopper; none: linear_rows.cuh has it.
-enum ManyMode { none = -1, codes, promoted, scaled, integer, e4m3, e4m3_groups };
+// How a linear of many rows is multiplied on Hopper.
 ManyMode many_mode(const DeviceTraits& traits, int max_rows, const Bound& b) {
-    if (!traits.wgmma || max_rows <= most_few_rows) return none;
+    if (!traits.wgmma || max_rows <= most_few_rows) return ManyMode::none;
     const Format& f = b.node.weight->format;
     const FragmentTile tile = fragment_tile(f, b.node.weight->cols);
-    if (is_integer(b)) return integer;
+    if (is_integer(b)) return ManyMode::integer;
     const bool one_scale = is_float(f.element) || one_scale_per_row(f);
-    if (b.kernel->emit == emit_linear_e4m3) return one_scale ? e4m3 : tile.group_blocks % 4 == 0 ? e4m3_groups : none;
-    if (one_scale) return codes;
-    if (f.element == Element::e4m3) return tile.group_blocks % 2 == 0 ? promoted : none;
+    if (b.kernel->emit == emit_linear_e4m3)
+        return one_scale ? ManyMode::e4m3 : tile.group_blocks % 4 == 0 ? ManyMode::e4m3_groups : ManyMode::none;
+    if (one_scale) return ManyMode::codes;
+    if (f.element == Element::e4m3) return tile.group_blocks % 2 == 0 ? ManyMode::promoted : ManyMode::none;
     // Weights rounded to f16, as the activations are; where those are exact codes, the product must be, too.
-    return tile.half_parameters && b.in[0].type == ValueType::f32 ? scaled : none;
+    return tile.half_parameters && b.in[0].type == ValueType::f32 ? ManyMode::scaled : ManyMode::none;
 }
 
 void emit_many(Recorder& recorder, const Bound& b, LinearArguments a, ManyMode mode) {
@@ -138,14 +138,14 @@ void emit_many(Recorder& recorder, const Bound& b, LinearArguments a, ManyMode m
     const int64_t weight_blocks = (a.tile_count + many_tiles - 1) / many_tiles;
     const bool wide = (recorder.max_rows + 255) / 256 * weight_blocks >= recorder.traits.multiprocessors;
     const ManyKernel k = many_kernel(w.format.element, mode, wide && recorder.max_rows > 128);
-    const int columns = mode >= integer ? 128 : 64;
+    const int columns = mode >= ManyMode::integer ? 128 : 64;
     const int64_t chunks = many_chunks(w.cols, columns);
     const int blocks = (recorder.max_rows + k.tokens - 1) / k.tokens;
     const size_t bytes = static_cast<size_t>(blocks) * chunks * k.tokens * 128;
     uint8_t* memory = recorder.workspace(bytes + blocks * k.tokens * sizeof(float));
     a.tokens = memory;
     a.x_rows = k.tokens;
-    if (mode == codes && a.has_offsets) a.token_sums = reinterpret_cast<float*>(memory + bytes);
+    if (mode == ManyMode::codes && a.has_offsets) a.token_sums = reinterpret_cast<float*>(memory + bytes);
     recorder.launch(token_kernel(w.format.element, mode), dim3(recorder.max_rows), dim3(256), 0, recorder.view(), a);
     recorder.launch(k.kernel, dim3(blocks, static_cast<unsigned>(weight_blocks)), dim3(384), k.shared_bytes,
                     recorder.view(), a);
@@ -154,7 +154,7 @@ void emit_many(Recorder& recorder, const Bound& b, LinearArguments a, ManyMode m
 }  // namespace
 
 bool has_tokens_laid_out(const DeviceTraits& traits, int max_rows, const Bound& linear) {
-    return many_mode(traits, max_rows, linear) != none;
+    return many_mode(traits, max_rows, linear) != ManyMode::none;
 }
 
 void emit_linear_fragments(Recorder& recorder, const Bound& b) {
@@ -181,7 +181,7 @@ void emit_linear_fragments(Recorder& recorder, const Bound& b) {
         a.out_stride = recorder.consumer->out.stride;
     }
     const ManyMode mode = many_mode(recorder.traits, recorder.max_rows, b);
-    if (mode != none) return emit_many(recorder, b, a, mode);
+    if (mode != ManyMode::none) return emit_many(recorder, b, a, mode);
     const int tiles_of_8 = recorder.max_rows <= 8 ? 1 : recorder.max_rows <= 16 ? 2 : 4;
     a.x_rows = std::min(recorder.max_rows, 8 * tiles_of_8);
     const size_t shared = divide(a, w, is_integer(b), tiles_of_8, recorder.traits);

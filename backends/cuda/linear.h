@@ -65,15 +65,20 @@ LinearKernel rows_kernel_integer(Element element, int tiles_of_8);
 // Whether a linear of that many rows has its activations laid out by a kernel of its own (linear_wgmma.cuh).
 bool has_tokens_laid_out(const DeviceTraits& traits, int max_rows, const Bound& linear);
 
+// codes: exact codes in 16 bits, scaled at the end; promoted: the same, but sums are scaled every 64 columns; scaled:
+// each weight rounded to f16; integer: int8; e4m3: Hopper's own products, which keep about 14 bits of a sum, each sum
+// of 256 columns added in float32; e4m3_groups: of 128, scaled.
+enum class ManyMode { none = -1, codes, promoted, scaled, integer, e4m3, e4m3_groups };  // none: linear_rows.cuh
+
 struct ManyKernel {
     LinearKernel kernel;
     int tokens;  // of a block
     int shared_bytes;
 };
-// wide: tiles of 256 tokens. mode: as many::Mode counts.
-ManyKernel many_kernel(Element element, int mode, bool wide);
+// wide: tiles of 256 tokens.
+ManyKernel many_kernel(Element element, ManyMode mode, bool wide);
 // Kernel that lays activations out for a mode; bf16 and the order of columns follow from the weights.
-LinearKernel token_kernel(Element element, int mode);
+LinearKernel token_kernel(Element element, ManyMode mode);
 
 }  // namespace cuda
 }  // namespace quant

@@ -132,9 +132,8 @@ __global__ void __launch_bounds__(256) lay_out_bytes(StepView step, LinearArgume
 
 using many::Mode;
 
-LinearKernel token_kernel(Element element, int number) {
+LinearKernel token_kernel(Element element, ManyMode mode) {
     using namespace many;
-    const Mode mode = static_cast<Mode>(number);
     if (mode >= Mode::integer)
         return element == Element::u4 ? lay_out_bytes<FragmentKind::bits4> : lay_out_bytes<FragmentKind::bits8>;
     switch (element) {
@@ -149,8 +148,7 @@ LinearKernel token_kernel(Element element, int number) {
     }
 }
 
-ManyKernel many_kernel(Element element, int number, bool wide) {
-    const Mode mode = static_cast<Mode>(number);
+ManyKernel many_kernel(Element element, ManyMode mode, bool wide) {
     switch (element) {
         case Element::f16:
             return many::choose<Codec16<false>, Mode::codes>(wide);

@@ -12,10 +12,7 @@ namespace many {
 
 constexpr int consumers = many_tiles / 4, threads = 128 * (consumers + 1), chunk_bytes = 128;
 
-// codes: exact codes in 16 bits, scaled at the end; promoted: the same, but sums are scaled every 64 columns; scaled:
-// each weight rounded to f16; integer: int8; e4m3: Hopper's own products, which keep about 14 bits of a sum, each sum
-// of 256 columns added in float32; e4m3_groups: of 128, scaled.
-enum class Mode { codes, promoted, scaled, integer, e4m3, e4m3_groups };
+using Mode = ManyMode;
 
 template <class Codec, Mode mode, int NB>  // tokens in a tile: NB * 128
 struct Kernel {
