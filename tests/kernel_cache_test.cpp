@@ -152,7 +152,8 @@ WithCache compute_cached(Device& device, const Kernel& kernel, const Node& node,
 struct Heads {
     int heads, kv_heads, head_dim;
 };
-const Heads head_shapes[] = {{4, 2, 64}, {1, 1, 128}, {5, 1, 80}, {2, 2, 20}, {3, 3, 16}, {2, 1, 96}};
+const Heads head_shapes[] = {{4, 2, 64}, {1, 1, 128}, {5, 1, 80}, {2, 2, 20},
+                             {3, 3, 16}, {2, 1, 96},  {7, 1, 64}, {6, 2, 128}};
 const std::vector<std::vector<CacheRig::Part>> step_parts = {{{0, 1}},
                                                              {{63, 1}},
                                                              {{64, 1}},
@@ -458,5 +459,50 @@ TEST_CASE("attention kernels and the reference against the textbook", "[kernels]
                         CHECK(fast.cache == rig.content);
                     });
                 }
+    fail_if_unexercised(devices, {Op::attention});
+}
+
+TEST_CASE("what is infinite in one sequence's values stays in its rows", "[kernels]") {
+    auto devices = tested_devices();
+    Random random(19);
+    const float infinity = std::numeric_limits<float>::infinity();
+    const std::vector<CacheRig::Part> parts = {{0, 12}, {70, 9}, {3, 30}, {0, 2}, {0, 20}};
+    for (CacheKind cache : cache_kinds)
+        for (const Heads& h : {Heads{4, 2, 64}, Heads{2, 1, 128}})
+            for (size_t poisoned = 0; poisoned < parts.size(); ++poisoned) {
+                const CacheRig rig({2, h.kv_heads, h.head_dim, cache}, parts, true, random);
+                CacheRig infinite = rig;
+                const StepSequence& s = rig.step.sequences[poisoned];
+                for (int p = 0; p < s.first_position + s.rows; ++p)
+                    for (int head = 0; head < h.kv_heads; ++head) {
+                        if (cache != CacheKind::f16) infinite.put_half(rig.scale_at(s, p, 1, head, true), infinity);
+                        for (int i = 0; cache == CacheKind::f16 && i < h.head_dim; ++i)
+                            infinite.put_half(rig.value_at(s, p, 1, head, i), infinity);
+                    }
+                const int64_t cols = h.heads * h.head_dim;
+                const Matrix q = random_matrix(rig.step.rows(), cols, 0, random);
+                Node node = head_node(h, cache);
+                node.scale = 0.1f;
+                INFO(cache_kind_name(cache) << ", head dimension " << h.head_dim << ", sequence " << poisoned);
+                WithCache expected;
+                each_kernel(
+                    devices, Op::attention, node, nullptr, value(ValueType::f32, cols), value(ValueType::f32, cols),
+                    [&](Device& d, const Kernel& k) {
+                        expected = compute_cached(d, k, node, rig, {&q}, cols);
+                        return compute_cached(d, k, node, infinite, {&q}, cols);
+                    },
+                    [&](const WithCache& y) {
+                        int changed = 0, finite = 0;
+                        for (int r = 0; r < y.y.rows; ++r) {
+                            const bool other = r < s.first_row || r >= s.first_row + s.rows;
+                            if (other)
+                                changed += !same_bits(y.y.row(r), expected.y.row(r), cols);
+                            else
+                                for (int64_t c = 0; c < cols; ++c) finite += std::isfinite(y.y.row(r)[c]);
+                        }
+                        CHECK(changed == 0);
+                        CHECK(finite == 0);
+                    });
+            }
     fail_if_unexercised(devices, {Op::attention});
 }

@@ -85,11 +85,11 @@ struct Eight {
     uint32_t words[kind == CacheKind::f16 ? 4 : 2];
     __device__ void load(const uint8_t* numbers, int64_t index) {
         if constexpr (kind == CacheKind::f16)
-            asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+            asm volatile("ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
                          : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
                          : "l"(numbers + index * 2));
         else
-            asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];"
+            asm volatile("ld.global.L1::no_allocate.v2.u32 {%0,%1}, [%2];"
                          : "=r"(words[0]), "=r"(words[1])
                          : "l"(numbers + index));
     }

@@ -4,7 +4,6 @@
 #include <math_constants.h>
 
 #include "backends/cuda/attention.cuh"
-#include "backends/cuda/emit.h"
 
 namespace quant {
 namespace cuda {
@@ -40,10 +39,6 @@ __device__ inline float power_of_two(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
-}
-__device__ inline uint32_t half_pair(float a, float b) {
-    const __half2 h = __floats2half2_rn(a, b);
-    return *reinterpret_cast<const uint32_t*>(&h);
 }
 
 // Byte of column `column` in row `row` of a tile whose rows have `columns` f16: 16-byte chunks are swizzled so that
@@ -142,7 +137,7 @@ __global__ void __launch_bounds__(threads, 1) attention_mma(StepView step, Atten
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 const int at = k * 16 + half * 8 + 2 * t;
-                query[k][half * 2 + r] = half_pair(q[at] * scale, q[at + 1] * scale);
+                query[k][half * 2 + r] = two_halves<false>(q[at] * scale, q[at + 1] * scale);
             }
     }
 
@@ -168,32 +163,37 @@ __global__ void __launch_bounds__(threads, 1) attention_mma(StepView step, Atten
     copy(0);
     bool more = settle(here);
 
-    float out[DIM / 8][4], largest[2] = {-CUDART_INF_F, -CUDART_INF_F}, total[2] = {0, 0};
+    float out[DIM / 8][4], largest[2], total[2];
+    const auto clear = [&] {
 #pragma unroll
-    for (int n = 0; n < DIM / 8; ++n)
+        for (int r = 0; r < 2; ++r) {
+            largest[r] = -CUDART_INF_F;
+            total[r] = 0;
 #pragma unroll
-        for (int i = 0; i < 4; ++i) out[n][i] = 0;
+            for (int n = 0; n < DIM / 8; ++n) out[n][2 * r] = out[n][2 * r + 1] = 0;
+        }
+    };
+    const auto finish = [&] {
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+            float sum = total[r];
+            sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+            sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+            if (rows[r] < here.row || rows[r] >= here.end_row) continue;
+            float* y = a.out + rows[r] * a.out_stride + head * DIM;
+#pragma unroll
+            for (int n = 0; n < DIM / 8; ++n)
+#pragma unroll
+                for (int i = 0; i < 2; ++i) y[n * 8 + 2 * t + i] = out[n][2 * r + i] / sum;
+        }
+    };
+    clear();
 
     for (int slot = 0; more; slot ^= 1) {
         wait_for_copies();
         __syncthreads();
         if (settle(copied)) copy(slot ^ 1);
         const uint32_t keys = tiles + slot * T::bytes, values = keys + T::key_bytes;
-
-        float score[page_positions / 8][4];
-#pragma unroll
-        for (int n = 0; n < page_positions / 8; ++n)
-#pragma unroll
-            for (int i = 0; i < 4; ++i) score[n][i] = 0;
-#pragma unroll
-        for (int k = 0; k < DIM / 16; ++k)
-#pragma unroll
-            for (int n = 0; n < page_positions / 16; ++n) {
-                uint32_t b[4];
-                load_transposed(b, keys + tile_byte<page_positions>(k * 16 + lane % 16, n * 16 + lane / 16 * 8));
-                mma_f16(score[2 * n], query[k], b[0], b[1]);
-                mma_f16(score[2 * n + 1], query[k], b[2], b[3]);
-            }
 
         // What the lane's two rows see of this page.
         const int first_position = here.page * page_positions;
@@ -204,71 +204,81 @@ __global__ void __launch_bounds__(threads, 1) attention_mma(StepView step, Atten
             end[r] = inside ? here.end_position - (here.end_row - rows[r]) + 1 - first_position : 0;
             begin[r] = a.window ? end[r] - a.window : 0;
         }
-        const bool whole = end[0] >= page_positions && begin[0] <= 0 && end[1] >= page_positions && begin[1] <= 0;
-        if (!__all_sync(0xffffffffu, whole))
+        const bool idle = (end[0] <= 0 || begin[0] >= page_positions) && (end[1] <= 0 || begin[1] >= page_positions);
+        if (!__all_sync(0xffffffffu, idle)) {
+            float score[page_positions / 8][4];
 #pragma unroll
             for (int n = 0; n < page_positions / 8; ++n)
 #pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    const int position = n * 8 + 2 * t + i % 2;
-                    if (position < begin[i / 2] || position >= end[i / 2]) score[n][i] = -CUDART_INF_F;
+                for (int i = 0; i < 4; ++i) score[n][i] = 0;
+#pragma unroll
+            for (int k = 0; k < DIM / 16; ++k)
+#pragma unroll
+                for (int n = 0; n < page_positions / 16; ++n) {
+                    uint32_t b[4];
+                    load_transposed(b, keys + tile_byte<page_positions>(k * 16 + lane % 16, n * 16 + lane / 16 * 8));
+                    mma_f16(score[2 * n], query[k], b[0], b[1]);
+                    mma_f16(score[2 * n + 1], query[k], b[2], b[3]);
                 }
 
+            const bool whole = end[0] >= page_positions && begin[0] <= 0 && end[1] >= page_positions && begin[1] <= 0;
+            if (!__all_sync(0xffffffffu, whole))
 #pragma unroll
-        for (int r = 0; r < 2; ++r) {
-            float risen = largest[r];
+                for (int n = 0; n < page_positions / 8; ++n)
 #pragma unroll
-            for (int n = 0; n < page_positions / 8; ++n)
-                risen = fmaxf(risen, fmaxf(score[n][2 * r], score[n][2 * r + 1]));
-            risen = fmaxf(risen, __shfl_xor_sync(0xffffffffu, risen, 1));
-            risen = fmaxf(risen, __shfl_xor_sync(0xffffffffu, risen, 2));
-            const float base = risen == -CUDART_INF_F ? 0 : risen;  // nothing seen yet
-            const float shrink = power_of_two(largest[r] - base);
-            largest[r] = risen;
-            float sum = 0;
-#pragma unroll
-            for (int n = 0; n < page_positions / 8; ++n)
-#pragma unroll
-                for (int i = 2 * r; i < 2 * r + 2; ++i) {
-                    score[n][i] = power_of_two(score[n][i] - base);
-                    sum += score[n][i];
-                }
-            total[r] = total[r] * shrink + sum;
-#pragma unroll
-            for (int n = 0; n < DIM / 8; ++n) {
-                out[n][2 * r] *= shrink;
-                out[n][2 * r + 1] *= shrink;
-            }
-        }
-#pragma unroll
-        for (int k = 0; k < page_positions / 16; ++k) {
-            const uint32_t weight[4] = {half_pair(score[2 * k][0], score[2 * k][1]),
-                                        half_pair(score[2 * k][2], score[2 * k][3]),
-                                        half_pair(score[2 * k + 1][0], score[2 * k + 1][1]),
-                                        half_pair(score[2 * k + 1][2], score[2 * k + 1][3])};
-#pragma unroll
-            for (int n = 0; n < DIM / 16; ++n) {
-                uint32_t b[4];
-                load_transposed(b, values + tile_byte<DIM>(k * 16 + lane % 16, n * 16 + lane / 16 * 8));
-                mma_f16(out[2 * n], weight, b[0], b[1]);
-                mma_f16(out[2 * n + 1], weight, b[2], b[3]);
-            }
-        }
-        ++here.page;
-        more = settle(here);
-    }
+                    for (int i = 0; i < 4; ++i) {
+                        const int position = n * 8 + 2 * t + i % 2;
+                        if (position < begin[i / 2] || position >= end[i / 2]) score[n][i] = -CUDART_INF_F;
+                    }
 
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-        float sum = total[r];
-        sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-        sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-        if (rows[r] >= last_row || sum == 0) continue;  // sum 0: a row of a short sequence
-        float* y = a.out + rows[r] * a.out_stride + head * DIM;
+            for (int r = 0; r < 2; ++r) {
+                float risen = largest[r];
 #pragma unroll
-        for (int n = 0; n < DIM / 8; ++n)
+                for (int n = 0; n < page_positions / 8; ++n)
+                    risen = fmaxf(risen, fmaxf(score[n][2 * r], score[n][2 * r + 1]));
+                risen = fmaxf(risen, __shfl_xor_sync(0xffffffffu, risen, 1));
+                risen = fmaxf(risen, __shfl_xor_sync(0xffffffffu, risen, 2));
+                const float base = risen == -CUDART_INF_F ? 0 : risen;  // nothing seen yet
+                const float shrink = power_of_two(largest[r] - base);
+                largest[r] = risen;
+                float sum = 0;
 #pragma unroll
-            for (int i = 0; i < 2; ++i) y[n * 8 + 2 * t + i] = out[n][2 * r + i] / sum;
+                for (int n = 0; n < page_positions / 8; ++n)
+#pragma unroll
+                    for (int i = 2 * r; i < 2 * r + 2; ++i) {
+                        score[n][i] = power_of_two(score[n][i] - base);
+                        sum += score[n][i];
+                    }
+                total[r] = total[r] * shrink + sum;
+#pragma unroll
+                for (int n = 0; n < DIM / 8; ++n) {
+                    out[n][2 * r] *= shrink;
+                    out[n][2 * r + 1] *= shrink;
+                }
+            }
+#pragma unroll
+            for (int k = 0; k < page_positions / 16; ++k) {
+                const uint32_t weight[4] = {two_halves<false>(score[2 * k][0], score[2 * k][1]),
+                                            two_halves<false>(score[2 * k][2], score[2 * k][3]),
+                                            two_halves<false>(score[2 * k + 1][0], score[2 * k + 1][1]),
+                                            two_halves<false>(score[2 * k + 1][2], score[2 * k + 1][3])};
+#pragma unroll
+                for (int n = 0; n < DIM / 16; ++n) {
+                    uint32_t b[4];
+                    load_transposed(b, values + tile_byte<DIM>(k * 16 + lane % 16, n * 16 + lane / 16 * 8));
+                    mma_f16(out[2 * n], weight, b[0], b[1]);
+                    mma_f16(out[2 * n + 1], weight, b[2], b[3]);
+                }
+            }
+        }
+        if (++here.page > here.last_page) {
+            // The sequence's rows are complete. The sums of other rows begin anew: an infinity among these values times
+            // their weights of 0 is not 0.
+            finish();
+            clear();
+            more = settle(here);
+        }
     }
 }
 

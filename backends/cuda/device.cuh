@@ -52,6 +52,26 @@ __device__ inline float silu_times(float gate, float up) {
     return gate / (1.f + expf(-gate)) * up;
 }
 
+// Two numbers rounded to f16 or bf16, the first in the low half.
+template <bool Bf16>
+__device__ inline uint32_t two_halves(float a, float b) {
+    if (Bf16) {
+        const __nv_bfloat162 h = __floats2bfloat162_rn(a, b);
+        return *reinterpret_cast<const uint32_t*>(&h);
+    }
+    const __half2 h = __floats2half2_rn(a, b);
+    return *reinterpret_cast<const uint32_t*>(&h);
+}
+template <bool Bf16>
+__device__ inline float sum_of_halves(uint32_t v) {
+    if (Bf16) {
+        const float2 f = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&v));
+        return f.x + f.y;
+    }
+    const float2 f = __half22float2(*reinterpret_cast<const __half2*>(&v));
+    return f.x + f.y;
+}
+
 // As in formats/float_types.h.
 __device__ inline uint8_t f32_to_e4m3(float x) {
     const uint32_t u = __float_as_uint(x), sign = u >> 24 & 0x80, magnitude = u & 0x7fffffff;

@@ -37,25 +37,6 @@ __device__ inline StageLoad load_stage(const uint8_t* at) {
     return s;
 }
 
-template <bool Bf16>
-__device__ inline uint32_t two_halves(float a, float b) {
-    if (Bf16) {
-        const __nv_bfloat162 h = __floats2bfloat162_rn(a, b);
-        return *reinterpret_cast<const uint32_t*>(&h);
-    }
-    const __half2 h = __floats2half2_rn(a, b);
-    return *reinterpret_cast<const uint32_t*>(&h);
-}
-template <bool Bf16>
-__device__ inline float sum_of_halves(uint32_t v) {
-    if (Bf16) {
-        const float2 f = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&v));
-        return f.x + f.y;
-    }
-    const float2 f = __half22float2(*reinterpret_cast<const __half2*>(&v));
-    return f.x + f.y;
-}
-
 // Four columns of a row as floats; zero past the end.
 __device__ inline void load_quad(const LinearArguments& a, int64_t row, int64_t col, float (&v)[4]) {
     const int64_t left = a.cols - col;
