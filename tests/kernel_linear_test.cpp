@@ -80,18 +80,25 @@ Input random_input(ValueType type, int rows, int64_t cols, Random& random) {
     return x;
 }
 
-Input one_row(const Input& x, int row) {
-    Input one;
-    one.type = x.type;
+Matrix some_rows(const Matrix& m, const std::vector<int>& rows) {
+    Matrix some(static_cast<int>(rows.size()), m.cols);
+    for (int i = 0; i < some.rows; ++i) std::copy_n(m.row(rows[i]), m.cols, some.row(i));
+    return some;
+}
+
+Input some_rows(const Input& x, const std::vector<int>& rows) {
+    Input some;
+    some.type = x.type;
     if (x.type == ValueType::f32) {
-        one.floats = Matrix(1, x.cols());
-        std::copy_n(x.floats.row(row), x.cols(), one.floats.row(0));
-    } else {
-        one.codes = Codes(x.type, 1, x.cols());
-        std::copy_n(x.codes.row(row), codes_stride(x.cols()), one.codes.row(0));
-        one.codes.scales[0] = x.codes.scales[row];
+        some.floats = some_rows(x.floats, rows);
+        return some;
     }
-    return one;
+    some.codes = Codes(x.type, static_cast<int>(rows.size()), x.cols());
+    for (int i = 0; i < some.rows(); ++i) {
+        std::copy_n(x.codes.row(rows[i]), codes_stride(x.cols()), some.codes.row(i));
+        some.codes.scales[i] = x.codes.scales[rows[i]];
+    }
+    return some;
 }
 
 Activation activation_of(ValueType type) {
@@ -266,9 +273,8 @@ void check_kernels(Rig& rig, const HostWeight& w, const Input& x, bool thorough,
                 }
                 if (!same) continue;
                 for (int row : {most / 2, most - 1}) {  // alone, as in a batch
-                    Matrix one_first(1, w.rows);
-                    std::copy_n(first.row(row), w.rows, one_first.row(0));
-                    const Matrix y = Linear(tested->device, *kernel, w, one_row(x, row), one_first).compute(1, 1);
+                    const Matrix y =
+                        Linear(tested->device, *kernel, w, some_rows(x, {row}), some_rows(first, {row})).compute(1, 1);
                     if (same) REQUIRE(same_bits(y.row(0), all.row(row), w.rows));
                 }
                 for (auto& device : tested->other_threads) {
@@ -308,6 +314,37 @@ TEST_CASE("every linear kernel computes what the reference does", "[kernels][lin
                 INFO(tested->name() << ": " << kernel->name << " accepted nothing that this test tried");
                 CHECK(tested->exercised.count(kernel->name) == 1);
             }
+}
+
+// Enough tiles for every multiprocessor even in the kernels' largest size, and more columns than their buffers hold at
+// a time. The reference computes some of the rows.
+TEST_CASE("CUDA's kernels compute large products", "[kernels][linear]") {
+    Rig rig;
+    Random random(5);
+    const std::vector<int> rows = {0, 7, 8, 63, 64, 100, 127, 128, 191, 200, 254, 255, 256};
+    std::vector<Format> formats;
+    for (const Format& f : all_formats())
+        if (f.storage == Storage::planar && (!f.group || f.group % 32 == 0)) formats.push_back(f);
+    for (const Format& format : formats)
+        for (const Shape& shape : {Shape{8400, 700}, Shape{40, 1100}})
+            for (ValueType type : {ValueType::f32, ValueType::s8, ValueType::e4m3})
+                for (auto& tested : rig.tested) {
+                    if (!tested->is("cuda:")) continue;
+                    const HostWeight w = random_weight(format, shape.rows, shape.cols, true, random);
+                    const Input x = random_input(type, 257, w.cols, random);
+                    const Expected expected = expect(rig.reference, w, some_rows(x, rows));
+                    const Matrix first = random_matrix(257, w.rows, 0, random), some_first = some_rows(first, rows);
+                    for (Op op : {Op::linear, Op::linear_add})
+                        for (const Kernel* kernel : tested->device.fast_kernels(op)) {
+                            if (!accepts_linear(*kernel, w, type) || std::strstr(kernel->name, "plain")) continue;
+                            INFO(kernel->name << ", " << format_name(format) << " " << w.rows << "x" << w.cols
+                                              << ", activations " << activation_name(activation_of(type)));
+                            const Matrix y = Linear(tested->device, *kernel, w, x, first).compute(257, 257);
+                            const Matrix* added = op == Op::linear_add ? &some_first : nullptr;
+                            REQUIRE(worst_error(some_rows(y, rows), static_cast<int>(rows.size()), expected, added,
+                                                *kernel) <= 1);
+                        }
+                }
 }
 
 TEST_CASE("every listed scheme has a fast linear on every device", "[kernels][linear]") {
