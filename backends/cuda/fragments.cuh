@@ -23,7 +23,7 @@ QUANT_HOST_DEVICE constexpr int place_in_block(FragmentKind kind, bool integer, 
 }
 
 // Each codec: `expand` gives the two 16 bit operands of a block, exactly the codes times `unit`; `bytes` the operand of
-// 8 bit codes.
+// 8 bit codes; `e4m3` that of e4m3 numbers, the weights before scaling times `e4m3_unit`.
 template <bool Bf16>
 struct Codec16 {
     static constexpr FragmentKind kind = FragmentKind::bits16;
@@ -76,6 +76,10 @@ struct Codec8 {
 #pragma unroll
         for (int i = 0; i < 4; ++i) a[i] = word(w.v[block], i % 2 * 2 + i / 2);
     }
+    static constexpr float e4m3_unit = 1;
+    __device__ static void e4m3(const StageLoad& w, int block, uint32_t (&a)[4]) {
+        bytes(w, block, a);
+    }
 };
 
 struct Codec4 {
@@ -110,6 +114,17 @@ struct Codec4 {
             const uint32_t x = word(w.v[block / 2], block % 2 * 2 + row);
             a[row] = x & 0x0f0f0f0fu;
             a[2 + row] = x >> 4 & 0x0f0f0f0fu;
+        }
+    }
+    // Of a zero point of 8. The magnitudes 0 to 8 are the last bits of e4m3's 0 to 8 * 2^-9.
+    static constexpr float e4m3_unit = 1.f / 512;
+    __device__ static void e4m3(const StageLoad& w, int block, uint32_t (&a)[4]) {
+        bytes(w, block, a);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const uint32_t negative = ~a[i] & 0x08080808u, one = negative >> 3;
+            const uint32_t magnitude = ((a[i] & 0x07070707u) ^ (negative - one)) + one;  // 8 - q = (7 ^ q) + 1
+            a[i] = magnitude | negative << 4;
         }
     }
 };

@@ -133,6 +133,25 @@ ManyMode many_mode(const DeviceTraits& traits, int max_rows, const Bound& b) {
     return tile.half_parameters && b.in[0].type == ValueType::f32 ? ManyMode::scaled : ManyMode::none;
 }
 
+// How many clusters of linear_wgmma.cuh run at the same time.
+int resident_clusters(const void* kernel, int cluster, int shared_bytes) {
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
+          "shared memory of a kernel");
+    cudaLaunchAttribute attribute{};
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = static_cast<unsigned>(cluster);
+    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(static_cast<unsigned>(cluster));
+    config.blockDim = dim3(many_threads);
+    config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    int clusters = 0;
+    check(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config), "clusters of a kernel");
+    return std::max(1, clusters);
+}
+
 void emit_many(Recorder& recorder, const Bound& b, LinearArguments a, ManyMode mode) {
     const Weight& w = *b.node.weight;
     const int64_t weight_blocks = (a.tile_count + many_tiles - 1) / many_tiles;
@@ -147,8 +166,18 @@ void emit_many(Recorder& recorder, const Bound& b, LinearArguments a, ManyMode m
     a.x_rows = k.tokens;
     if (mode == ManyMode::codes && a.has_offsets) a.token_sums = reinterpret_cast<float*>(memory + bytes);
     recorder.launch(token_kernel(w.format.element, mode), dim3(recorder.max_rows), dim3(256), 0, recorder.view(), a);
-    recorder.launch(k.kernel, dim3(blocks, static_cast<unsigned>(weight_blocks)), dim3(384), k.shared_bytes,
-                    recorder.view(), a);
+    a.cluster = blocks > 1 ? 2 : 1;
+    ManyMaps maps{};
+    if (recorder.launching()) {
+        constexpr int row = 128;  // bytes
+        maps.tokens = map_tiles(a.tokens, k.tokens, blocks * chunks, int64_t{k.tokens} * row, k.tokens, 1);
+        maps.weights = map_tiles(a.tiles, a.parameters_at / row, a.tile_count, a.tile_bytes, k.code_bytes / row,
+                                 many_tiles / a.cluster);
+    }
+    const int64_t clusters = (blocks + a.cluster - 1) / a.cluster * weight_blocks;
+    const int64_t resident = resident_clusters(reinterpret_cast<const void*>(k.kernel), a.cluster, k.shared_bytes);
+    recorder.launch_clusters(k.kernel, a.cluster, dim3(static_cast<unsigned>(std::min(clusters, resident) * a.cluster)),
+                             dim3(many_threads), k.shared_bytes, recorder.view(), a, maps);
 }
 
 }  // namespace

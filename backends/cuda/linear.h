@@ -3,13 +3,14 @@
 #include "backends/cuda/device_step.h"
 #include "backends/cuda/layouts.h"
 #include "backends/cuda/recorder.h"
+#include "backends/cuda/tensor_map.h"
 
 namespace quant {
 namespace cuda {
 
 constexpr int row_warps = 16;  // of a block of linear_rows.cuh
 // linear_wgmma.cuh: weight tiles of a block; columns are counted in chunks, and an even number of those.
-constexpr int many_tiles = 8, many_chunks_together = 2;
+constexpr int many_tiles = 8, many_chunks_together = 2, many_threads = 384;
 QUANT_HOST_DEVICE inline int64_t many_chunks(int64_t cols, int chunk_cols) {
     const int64_t wide = int64_t{many_chunks_together} * chunk_cols;
     return (cols + wide - 1) / wide * many_chunks_together;
@@ -50,6 +51,7 @@ struct LinearArguments {
     // linear_wgmma.cuh: activations laid out by lay_out_halves.
     const uint8_t* tokens;
     float* token_sums;  // of codes' rows, for offsets
+    int cluster;        // blocks that share the weights' codes
 };
 
 using LinearKernel = void (*)(StepView, LinearArguments);
@@ -70,9 +72,15 @@ bool has_tokens_laid_out(const DeviceTraits& traits, int max_rows, const Bound& 
 // of 256 columns added in float32; e4m3_groups: of 128, scaled.
 enum class ManyMode { none = -1, codes, promoted, scaled, integer, e4m3, e4m3_groups };  // none: linear_rows.cuh
 
+// Where those kernels find the activations as token_kernel lays them out, tiles of a chunk of columns of `tokens`
+// tokens, and the codes of the weight tiles.
+struct ManyMaps {
+    CUtensorMap tokens, weights;
+};
 struct ManyKernel {
-    LinearKernel kernel;
-    int tokens;  // of a block
+    void (*kernel)(StepView, LinearArguments, ManyMaps);
+    int tokens;      // of a block
+    int code_bytes;  // of a weight tile's chunk
     int shared_bytes;
 };
 // wide: tiles of 256 tokens.

@@ -82,15 +82,8 @@ __global__ void __launch_bounds__(256) lay_out_halves(StepView step, LinearArgum
 #pragma unroll
         for (int t = 0; t < 4; ++t) {
             const float2 v = input.pair(octet / 4 * 32 + fragment_column(kind, t, j));
-            if (bf16) {
-                const __nv_bfloat162 h = __floats2bfloat162_rn(v.x, v.y);
-                words[t] = *reinterpret_cast<const uint32_t*>(&h);
-            } else {
-                const __half2 h = __floats2half2_rn(v.x, v.y);
-                words[t] = *reinterpret_cast<const uint32_t*>(&h);
-                const float2 f = __half22float2(h);
-                sum += f.x + f.y;
-            }
+            words[t] = two_halves<bf16>(v.x, v.y);
+            sum += sum_of_halves<bf16>(words[t]);
         }
         *reinterpret_cast<uint4*>(octet_place(a, token, chunks, octet * 16)) =
             make_uint4(words[0], words[1], words[2], words[3]);
@@ -166,6 +159,8 @@ ManyKernel many_kernel(Element element, ManyMode mode, bool wide) {
         case Element::u4:
             if (mode == Mode::integer) return many::choose<Codec4, Mode::integer>(wide);
             if (mode == Mode::scaled) return many::choose<Codec4, Mode::scaled>(wide);
+            if (mode == Mode::e4m3) return many::choose<Codec4, Mode::e4m3>(wide);
+            if (mode == Mode::e4m3_groups) return many::choose<Codec4, Mode::e4m3_groups>(wide);
             return many::choose<Codec4, Mode::codes>(wide);
         default:
             if (mode == Mode::integer) return many::choose<Codec8<ByteCode::u8>, Mode::integer>(wide);

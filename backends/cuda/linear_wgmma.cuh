@@ -1,6 +1,8 @@
 // Products of many rows on Hopper: the transposed result, weights as the operand in registers, activations in shared
 // memory. Two warpgroups of 64 weight rows each expand their weights while the other's products run; a third copies
-// codes and activations, which a kernel before this one has laid out as the products want them.
+// codes and activations, which a kernel before this one has laid out as the products want them. As many blocks as there
+// are multiprocessors take one tile of the result after another, and the next tile's first chunks are copied while the
+// results of this one are written.
 #pragma once
 #include "backends/cuda/fragments.cuh"
 #include "backends/cuda/linear.h"
@@ -11,6 +13,7 @@ namespace cuda {
 namespace many {
 
 constexpr int consumers = many_tiles / 4, threads = 128 * (consumers + 1), chunk_bytes = 128;
+static_assert(threads == many_threads, "two warpgroups that multiply, one that copies");
 
 using Mode = ManyMode;
 
@@ -19,8 +22,9 @@ struct Kernel {
     static constexpr bool is_e4m3 = mode == Mode::e4m3 || mode == Mode::e4m3_groups;
     static constexpr bool bytes = mode == Mode::integer || is_e4m3;
     static constexpr bool scales_sums = mode == Mode::promoted || mode == Mode::e4m3_groups;
-    static constexpr bool promotes = scales_sums || is_e4m3;                 // sums to float32, after each wait
-    static constexpr int together = scales_sums ? 1 : many_chunks_together;  // chunks whose products are waited for
+    static constexpr bool promotes = scales_sums || is_e4m3;  // sums to float32, after each wait
+    // Chunks whose products are waited for; of wide tiles, the ring holds few.
+    static constexpr int together = scales_sums || NB > 1 ? 1 : many_chunks_together;
     using Sum = typename std::conditional<mode == Mode::integer, int, float>::type;
     static constexpr int chunk_cols = bytes ? 128 : 64;  // columns of a chunk, 128 bytes of a token
     static constexpr int blocks = chunk_cols / 32;       // of 32 columns
@@ -36,14 +40,11 @@ struct Kernel {
         uint4 v[lane_vectors];
     };
 
-    // A lane's codes of one chunk of `tile`, in shared memory; zero past the end.
-    __device__ static Raw load(uint32_t tile, int64_t bytes_left, int lane) {
+    // A lane's codes of one chunk of a tile, in shared memory.
+    __device__ static Raw load(uint32_t tile, int lane) {
         Raw raw;
 #pragma unroll
-        for (int i = 0; i < lane_vectors; ++i) {
-            raw.v[i] = make_uint4(0, 0, 0, 0);
-            if (i * 512 < bytes_left) raw.v[i] = wgmma::load_shared(tile + i * 512 + lane * 16);
-        }
+        for (int i = 0; i < lane_vectors; ++i) raw.v[i] = wgmma::load_shared(tile + i * 512 + lane * 16);
         return raw;
     }
 
@@ -65,7 +66,9 @@ struct Kernel {
                 StageLoad stage;
                 stage.v[0] = raw.v[b / Codec::blocks * 2];
                 stage.v[1] = raw.v[b / Codec::blocks * 2 + 1];
-                if constexpr (bytes) {
+                if constexpr (is_e4m3) {
+                    Codec::e4m3(stage, b % Codec::blocks, operand[b]);
+                } else if constexpr (bytes) {
                     Codec::bytes(stage, b % Codec::blocks, operand[b]);
                 } else {
                     uint32_t a[2][4];
@@ -106,51 +109,55 @@ struct Kernel {
             }
     }
 
-    // Which weight tile the block's i-th is; past the end the last one, whose results are not written.
-    __device__ static const uint8_t* weight_tile(const LinearArguments& a, int i) {
-        return a.tiles + min(static_cast<int64_t>(blockIdx.y) * many_tiles + i, a.tile_count - 1) * a.tile_bytes;
+    // A tile of the result: NB * 128 tokens by the rows of many_tiles weight tiles. It may lie past the last token:
+    // then its block works for the other of its pair, and its results are not written.
+    struct Place {
+        int tokens, weights;
+        __device__ int64_t weight_tile(int i) const { return static_cast<int64_t>(weights) * many_tiles + i; }
+    };
+    // The block's tiles, in turn: all tokens of the same weights after each other, the blocks of a cluster side by
+    // side.
+    template <class Each>
+    __device__ static void each_tile(const LinearArguments& a, int rows, Each each) {
+        constexpr int tokens = NB * 128;
+        const int across = (rows + tokens * a.cluster - 1) / (tokens * a.cluster);
+        const int tiles = across * static_cast<int>((a.tile_count + many_tiles - 1) / many_tiles);
+        for (int i = blockIdx.x / a.cluster; i < tiles; i += gridDim.x / a.cluster)
+            each(Place{i % across * a.cluster + static_cast<int>(blockIdx.x) % a.cluster, i / across});
+    }
+    // Past the end the last one.
+    __device__ static const uint8_t* weight_tile(const LinearArguments& a, int64_t tile) {
+        return a.tiles + min(tile, a.tile_count - 1) * a.tile_bytes;
     }
 
-    // Copies codes and activations of each chunk once both consumers are done with what was there.
-    __device__ static void produce(const LinearArguments& a, uint32_t slots, uint32_t full, uint32_t empty,
+    // Where producer and consumers are in the ring of chunks, which goes on from tile to tile.
+    struct Ring {
+        uint32_t slots, full, empty;
+        int at = 0;  // chunks before
+        __device__ uint32_t memory(int i) const { return slots + (at + i) % depth * slot_bytes; }
+        __device__ uint32_t full_barrier(int i) const { return full + (at + i) % depth * 8; }
+        __device__ uint32_t empty_barrier(int i) const { return empty + (at + i) % depth * 8; }
+        __device__ uint32_t parity(int i) const { return (at + i) / depth & 1; }
+    };
+
+    // Copies each chunk's activations, and of its codes the block's part to all blocks of the cluster, once the
+    // consumers of them all are done with what was there.
+    __device__ static void produce(const LinearArguments& a, const ManyMaps& maps, Ring& ring, const Place& place,
                                    int chunks) {
-        const uint8_t* tokens = a.tokens + static_cast<int64_t>(blockIdx.x) * chunks * tile_bytes;
-        const uint8_t* codes_at = weight_tile(a, 0);
-        const int last = static_cast<int>(a.tile_count - 1 - static_cast<int64_t>(blockIdx.y) * many_tiles);
-        for (int i = 0; i < chunks; ++i) {
-            const uint32_t slot = slots + i % depth * slot_bytes, barrier = full + 8 * (i % depth);
-            const int codes = max(0, min(code_bytes, a.parameters_at - i * code_bytes));
-            if (i >= depth) wgmma::barrier_wait(empty + 8 * (i % depth), (i / depth - 1) & 1);
-            wgmma::barrier_expect(barrier, tile_bytes + many_tiles * codes);
-            wgmma::bulk_copy(slot, tokens, tile_bytes, barrier);
-            for (int j = 0; j < many_tiles && codes > 0; ++j)
-                wgmma::bulk_copy(slot + tile_bytes + j * code_bytes, codes_at + min(j, last) * a.tile_bytes, codes,
-                                 barrier);
-            tokens += tile_bytes;
-            codes_at += code_bytes;
+        const int weight_tiles = many_tiles / a.cluster, tile = blockIdx.x % a.cluster * weight_tiles;
+        const int first_tile = place.weights * many_tiles + tile;
+        for (int i = 0; i < chunks; ++i, ++ring.at) {
+            const uint32_t tokens = ring.memory(0), codes = tokens + tile_bytes + tile * code_bytes;
+            const uint32_t barrier = ring.full_barrier(0);
+            const int code_row = i * (code_bytes / chunk_bytes);
+            wgmma::barrier_wait(ring.empty_barrier(0), ring.parity(0) ^ 1);  // at once in the first turn
+            wgmma::barrier_expect(barrier, slot_bytes);
+            wgmma::copy_box(tokens, maps.tokens, 0, place.tokens * chunks + i, barrier);
+            if (a.cluster > 1)
+                wgmma::copy_box(codes, maps.weights, code_row, first_tile, barrier, (1 << a.cluster) - 1);
+            else
+                wgmma::copy_box(codes, maps.weights, code_row, first_tile, barrier);
         }
-    }
-
-    __device__ static float finish(const LinearArguments& a, int64_t token, float2 p, const RowScale& x, Sum sum) {
-        float y;
-        if constexpr (mode == Mode::integer) {  // each operation rounded once, in this order, on every device
-            if (a.is_minimum) {
-                const float product = __fmul_rn(__fmul_rn(__int2float_rn(sum), x.scale), p.x);
-                y = __fadd_rn(product, __fmul_rn(__fmul_rn(__int2float_rn(x.sum), x.scale), p.y));
-            } else {
-                sum -= static_cast<int>(p.y) * x.sum;
-                y = __fmul_rn(__fmul_rn(__int2float_rn(sum), x.scale), p.x);
-            }
-        } else {
-            y = sum;
-            if (mode == Mode::e4m3) y = y * p.x;
-            if (mode == Mode::codes && Codec::codes) {
-                y = y * (p.x * (1 / Codec::unit));
-                if (a.has_offsets) y = __fmaf_rn(a.is_minimum ? p.y : -p.y * p.x, __ldg(a.token_sums + token), y);
-            }
-            if (a.row_scales) y = y * x.scale;
-        }
-        return y;
     }
 
     __device__ static float2 parameters(const LinearArguments& a, const uint8_t* tile, int64_t pair) {
@@ -159,27 +166,49 @@ struct Kernel {
         return reinterpret_cast<const float2*>(at)[pair];
     }
 
-    // Adds a chunk's sums, scaled if the weight has groups.
-    __device__ static void promote(const LinearArguments& a, const uint8_t* tile, int chunk, int g,
-                                   const Sum (&sum)[NB][64], float (&total)[promotes ? NB : 1][64]) {
-        float scale[2] = {1, 1};
+    // The scales that a chunk's sums are multiplied with, of rows 2g and 2g + 1 of the parameters: g and g + 8.
+    __device__ static float2 sum_scales(const LinearArguments& a, const uint8_t* tile, int chunk, int g) {
         if constexpr (scales_sums) {
+            float unit = Codec::unit;
+            if constexpr (is_e4m3) unit = Codec::e4m3_unit;
             const int group = min(chunk * blocks / a.group_blocks, a.last_group);
-            const float unit = mode == Mode::promoted ? 1 / Codec::unit : 1;
-            for (int i = 0; i < 2; ++i) scale[i] = parameters(a, tile, group * 16 + 2 * g + i).x * unit;
+            return make_float2(parameters(a, tile, group * 16 + 2 * g).x * (1 / unit),
+                               parameters(a, tile, group * 16 + 2 * g + 1).x * (1 / unit));
         }
+        return make_float2(1, 1);
+    }
+
+    // Adds a chunk's sums.
+    __device__ static void promote(const float2& scales, const Sum (&sum)[NB][64],
+                                   float (&total)[promotes ? NB : 1][64]) {
 #pragma unroll
         for (int n = 0; n < NB; ++n)
 #pragma unroll
-            for (int j = 0; j < 64; ++j) total[n][j] = __fmaf_rn(sum[n][j], scale[j / 2 % 2], total[n][j]);
+            for (int j = 0; j < 64; ++j)
+                total[n][j] = __fmaf_rn(sum[n][j], j / 2 % 2 ? scales.y : scales.x, total[n][j]);
     }
 
-    __device__ static void consume(const LinearArguments& a, uint32_t slots, uint32_t full, uint32_t empty, int chunks,
-                                   int rows, int warpgroup) {
-        const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    // Waits for the chunks from ring.at + begin on, and expands their codes.
+    __device__ static void get_ready(const LinearArguments& a, const Ring& ring, int begin, int in_block,
+                                     const uint2 (&scales)[together][2], uint32_t (&operand)[together][4][4]) {
+#pragma unroll
+        for (int c = 0; c < together; ++c) {
+            wgmma::barrier_wait(ring.full_barrier(begin + c), ring.parity(begin + c));
+            expand(load(ring.memory(begin + c) + tile_bytes + in_block * code_bytes, lane_of_warp()), operand[c]);
+            if constexpr (mode == Mode::scaled) apply_scales(a, scales[c], operand[c]);
+        }
+    }
+    __device__ static int lane_of_warp() {
+        return threadIdx.x % 32;
+    }
+
+    // first_tile: of the block.
+    __device__ static void consume(const LinearArguments& a, Ring& ring, const Place& place, int chunks, int rows,
+                                   int warpgroup, bool first_tile) {
+        const int lane = lane_of_warp(), g = lane / 4;
         const int in_block = warpgroup * 4 + threadIdx.x / 32 % 4;
-        const int64_t wanted = static_cast<int64_t>(blockIdx.y) * many_tiles + in_block;
-        const uint8_t* tile = weight_tile(a, in_block);
+        const int64_t wanted = place.weight_tile(in_block);
+        const uint8_t* tile = weight_tile(a, wanted);
 
         Sum sum[NB][64];
         float total[promotes ? NB : 1][64];
@@ -189,22 +218,17 @@ struct Kernel {
 #pragma unroll
                 for (int i = 0; i < 64; ++i) total[n][i] = 0;
         uint2 scales[together][2];
-        if constexpr (mode == Mode::scaled)
+        const auto get_scales = [&](int first) {
+            if constexpr (mode == Mode::scaled)
 #pragma unroll
-            for (int c = 0; c < together; ++c) load_scales(a, tile, c, g, scales[c]);
-        for (int first = 0; first < chunks; first += together) {
-            uint32_t operand[together][4][4];
-#pragma unroll
-            for (int c = 0; c < together; ++c) {
-                const int i = first + c;
-                wgmma::barrier_wait(full + 8 * (i % depth), i / depth & 1);
-                expand(load(slots + i % depth * slot_bytes + tile_bytes + in_block * code_bytes,
-                            a.parameters_at - i * code_bytes, lane),
-                       operand[c]);
-                if constexpr (mode == Mode::scaled) apply_scales(a, scales[c], operand[c]);
-            }
-            // In turns: while one multiplies, the other gets ready.
-            if (first == 0 && warpgroup > 0) wgmma::turn_wait();
+                for (int c = 0; c < together; ++c) load_scales(a, tile, first + c, g, scales[c]);
+        };
+        // Multiplies the chunks from `first` on with `operand`; while the products run, the next chunks' operands
+        // become ready.
+        uint32_t operands[2][together][4][4];
+        const auto step = [&](int first, uint32_t(&operand)[together][4][4], uint32_t(&next)[together][4][4]) {
+            const bool begins = first_tile && first == 0;
+            if (begins && warpgroup > 0) wgmma::turn_wait();  // the warpgroups take turns
             wgmma::fence();
 #pragma unroll
             for (int c = 0; c < together; ++c)
@@ -212,8 +236,7 @@ struct Kernel {
                 for (int k = 0; k < 4; ++k)
 #pragma unroll
                     for (int n = 0; n < NB; ++n) {
-                        const uint32_t slot = slots + (first + c) % depth * slot_bytes;
-                        const uint64_t b = wgmma::descriptor(slot + n * 128 * chunk_bytes + k * 32);
+                        const uint64_t b = wgmma::descriptor(ring.memory(c) + n * 128 * chunk_bytes + k * 32);
                         const int add = c > 0 || k > 0 || (first > 0 && !promotes);
                         if constexpr (mode == Mode::integer)
                             wgmma::product_int8<Codec::is_signed>(sum[n], operand[c][k], b, add);
@@ -225,77 +248,128 @@ struct Kernel {
                             wgmma::product_f16(sum[n], operand[c][k], b, add);
                     }
             wgmma::commit();
-            if (first == 0 && warpgroup == 0) wgmma::turn_give();
-            if constexpr (mode == Mode::scaled)
-#pragma unroll
-                for (int c = 0; c < together; ++c) load_scales(a, tile, first + together + c, g, scales[c]);
+            if (begins && warpgroup == 0) wgmma::turn_give();
+            const float2 to_total = sum_scales(a, tile, first, g);
+            if (first + together < chunks) {
+                get_ready(a, ring, together, in_block, scales, next);
+                get_scales(first + 2 * together);
+            }
             wgmma::wait();
 #pragma unroll
             for (int c = 0; c < together; ++c) {
                 wgmma::keep(operand[c]);  // until here the products read these registers
-                if (lane == 0) wgmma::barrier_arrive(empty + 8 * ((first + c) % depth));
+                if (lane < a.cluster) wgmma::barrier_arrive(ring.empty_barrier(c), lane);
             }
-            if constexpr (promotes) promote(a, tile, first, g, sum, total);
+            ring.at += together;
+            if constexpr (promotes) promote(to_total, sum, total);
+        };
+        get_scales(0);
+        get_ready(a, ring, 0, in_block, scales, operands[0]);
+        get_scales(together);
+        for (int first = 0; first < chunks; first += 2 * together) {
+            step(first, operands[0], operands[1]);
+            if (first + together < chunks) step(first + together, operands[1], operands[0]);
         }
+        if constexpr (promotes)
+            write(a, place, tile, wanted, rows, total);
+        else
+            write(a, place, tile, wanted, rows, sum);
+    }
 
-        // The results of a few tokens at a time, all that they need loaded before the first is stored.
-        const int first_token = blockIdx.x * NB * 128;
-        float2 p[2] = {make_float2(1, 0), make_float2(1, 0)};
-        float bias[2] = {0, 0};
-        int64_t weight_rows[2];
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            weight_rows[half] = wanted * 16 + half * 8 + g;
-            if (Codec::codes && (mode == Mode::codes || mode == Mode::integer || mode == Mode::e4m3))
-                p[half] = parameters(a, tile, 2 * g + half);
-            if (a.bias && weight_rows[half] < a.weight_rows) bias[half] = a.bias[weight_rows[half]];
+    // What a row of activations has of its own: RowScale, or the sum of its values.
+    struct Token {
+        float scale;
+        Sum sum;
+    };
+    // Scale and offset of a weight row as `finish` wants them.
+    __device__ static float2 row_parameters(const LinearArguments& a, const uint8_t* tile, int64_t pair) {
+        if constexpr (!Codec::codes || (mode != Mode::codes && mode != Mode::integer && mode != Mode::e4m3)) {
+            return make_float2(1, 0);
+        } else {
+            const float2 p = parameters(a, tile, pair);
+            if constexpr (mode == Mode::e4m3) return make_float2(p.x * (1 / Codec::e4m3_unit), 0);
+            if constexpr (mode == Mode::codes)
+                return make_float2(p.x * (1 / Codec::unit), a.is_minimum ? p.y : -p.y * p.x);
+            return p;
         }
-        constexpr int batch = 4;
+    }
+    template <class Total>
+    __device__ static float finish(const LinearArguments& a, const float2& p, const Token& x, Total total) {
+        if constexpr (mode == Mode::integer) {  // each operation rounded once, in this order, on every device
+            if (a.is_minimum) {
+                const float product = __fmul_rn(__fmul_rn(__int2float_rn(total), x.scale), p.x);
+                return __fadd_rn(product, __fmul_rn(__fmul_rn(__int2float_rn(x.sum), x.scale), p.y));
+            }
+            return __fmul_rn(__fmul_rn(__int2float_rn(total - static_cast<int>(p.y) * x.sum), x.scale), p.x);
+        } else {
+            float y = total;
+            if (mode == Mode::e4m3 || (mode == Mode::codes && Codec::codes)) y = y * p.x;
+            if (mode == Mode::codes && Codec::codes && a.has_offsets) y = __fmaf_rn(p.y, x.sum, y);
+            return a.row_scales ? y * x.scale : y;
+        }
+    }
+
+    // Writes a tile's results: of a few tokens at a time, all that they need loaded before the first is stored.
+    template <class Total>
+    __device__ static void write(const LinearArguments& a, const Place& place, const uint8_t* tile, int64_t wanted,
+                                 int rows, const Total (&total)[NB][64]) {
+        const int lane = lane_of_warp(), g = lane / 4, t = lane % 4;
+        const int first_token = place.tokens * NB * 128 + 2 * t;
+        const int64_t weight_row = wanted * 16 + g;
+        const bool inside[2] = {weight_row < a.weight_rows, weight_row + 8 < a.weight_rows};
+        const float2 p[2] = {row_parameters(a, tile, 2 * g), row_parameters(a, tile, 2 * g + 1)};
+        float bias[2] = {0, 0};
+        for (int half = 0; half < 2; ++half)
+            if (a.bias && inside[half]) bias[half] = a.bias[weight_row + half * 8];
+        const int out_stride = static_cast<int>(a.out_stride), add_stride = static_cast<int>(a.add_stride);
+        float* const out = a.out + weight_row;
+        const float* const addend = a.add + weight_row;
+        constexpr int batch = promotes ? 8 : 4;
 #pragma unroll
         for (int n = 0; n < NB; ++n)
 #pragma unroll
             for (int first = 0; first < 16; first += batch) {
-                RowScale x[batch][2];
+                Token x[batch][2];
                 float add[batch][2][2];
 #pragma unroll
                 for (int j = 0; j < batch; ++j)
 #pragma unroll
                     for (int e = 0; e < 2; ++e) {
-                        const int64_t token = min(first_token + n * 128 + (first + j) * 8 + 2 * t + e, rows - 1);
-                        if (a.row_scales) {
-                            const uint2 both = __ldg(reinterpret_cast<const uint2*>(a.row_scales) + token);
-                            x[j][e] = {__uint_as_float(both.x), static_cast<int>(both.y)};
-                        }
-#pragma unroll
-                        for (int half = 0; half < 2; ++half)
-                            if (a.add)
-                                add[j][e][half] =
-                                    __ldg(a.add + token * a.add_stride + min(weight_rows[half], a.weight_rows - 1));
+                        const int token = first_token + n * 128 + (first + j) * 8 + e;
+                        x[j][e] = {1, 0};
+                        add[j][e][0] = add[j][e][1] = 0;
+                        if (token >= rows) continue;
+                        if (a.row_scales) x[j][e].scale = a.row_scales[token].scale;
+                        if constexpr (mode == Mode::integer) x[j][e].sum = a.row_scales[token].sum;
+                        if constexpr (mode == Mode::codes && Codec::codes)
+                            if (a.has_offsets) x[j][e].sum = a.token_sums[token];
+                        if (a.add)
+                            for (int half = 0; half < 2; ++half)
+                                if (inside[half])
+                                    add[j][e][half] = addend[static_cast<int64_t>(token) * add_stride + half * 8];
                     }
 #pragma unroll
                 for (int j = 0; j < batch; ++j)
 #pragma unroll
-                    for (int e = 0; e < 2; ++e)
+                    for (int e = 0; e < 2; ++e) {
+                        const int token = first_token + n * 128 + (first + j) * 8 + e;
+                        if (token >= rows) continue;
+                        float* const to = out + static_cast<int64_t>(token) * out_stride;
 #pragma unroll
                         for (int half = 0; half < 2; ++half) {
-                            const int64_t token = first_token + n * 128 + (first + j) * 8 + 2 * t + e;
-                            const int place = (first + j) * 4 + half * 2 + e;
-                            if (token >= rows || weight_rows[half] >= a.weight_rows) continue;
-                            float y;
-                            if constexpr (promotes)
-                                y = finish(a, token, p[half], x[j][e], total[n][place]);
-                            else
-                                y = finish(a, token, p[half], x[j][e], sum[n][place]);
+                            float y = finish(a, p[half], x[j][e], total[n][(first + j) * 4 + half * 2 + e]);
                             if (a.bias) y = __fadd_rn(y, bias[half]);
                             if (a.add) y = __fadd_rn(y, add[j][e][half]);
-                            a.out[token * a.out_stride + weight_rows[half]] = y;
+                            if (inside[half]) to[half * 8] = y;
                         }
+                    }
             }
     }
 };
 
 template <class Codec, Mode mode, int NB>
-__global__ void __launch_bounds__(threads, 1) linear_many(StepView step, LinearArguments a) {
+__global__ void __launch_bounds__(threads, 1)
+    linear_many(StepView step, LinearArguments a, const __grid_constant__ ManyMaps maps) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     using K = Kernel<Codec, mode, NB>;
     extern __shared__ uint8_t memory[];
@@ -306,31 +380,40 @@ __global__ void __launch_bounds__(threads, 1) linear_many(StepView step, LinearA
     if (threadIdx.x == 0) {
         for (int i = 0; i < K::depth; ++i) {
             wgmma::barrier_init(full + 8 * i, 1);
-            wgmma::barrier_init(empty + 8 * i, 4 * consumers);
+            wgmma::barrier_init(empty + 8 * i, 4 * consumers * a.cluster);
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     wait_for_previous();
     const int rows = step.rows(a.outputs);
-    if (static_cast<int>(blockIdx.x) * NB * 128 >= rows) return;
-    __syncthreads();
+    wgmma::cluster_barrier();
     const int chunks = static_cast<int>(many_chunks(a.cols, K::chunk_cols));
     const int warpgroup = threadIdx.x / 128;
+    typename K::Ring ring{tiles, full, empty};
     if (warpgroup == consumers) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-        if (threadIdx.x == 128 * consumers) K::produce(a, tiles, full, empty, chunks);
+        if (threadIdx.x == 128 * consumers)
+            K::each_tile(a, rows, [&](const typename K::Place& place) { K::produce(a, maps, ring, place, chunks); });
+        __syncwarp();
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-        K::consume(a, tiles, full, empty, chunks, rows, warpgroup);
+        bool first_tile = true;
+        K::each_tile(a, rows, [&](const typename K::Place& place) {
+            K::consume(a, ring, place, chunks, rows, warpgroup, first_tile);
+            first_tile = false;
+        });
     }
+    wgmma::cluster_barrier();  // a block's memory must stay while others copy to it
 #endif
 }
 
 template <class Codec, Mode mode>
 ManyKernel choose(bool wide) {
     if constexpr (!Kernel<Codec, mode, 1>::promotes)
-        if (wide) return {linear_many<Codec, mode, 2>, 256, Kernel<Codec, mode, 2>::shared_bytes};
-    return {linear_many<Codec, mode, 1>, 128, Kernel<Codec, mode, 1>::shared_bytes};
+        if (wide)
+            return {linear_many<Codec, mode, 2>, 256, Kernel<Codec, mode, 2>::code_bytes,
+                    Kernel<Codec, mode, 2>::shared_bytes};
+    return {linear_many<Codec, mode, 1>, 128, Kernel<Codec, mode, 1>::code_bytes, Kernel<Codec, mode, 1>::shared_bytes};
 }
 
 }  // namespace many

@@ -77,6 +77,12 @@ class Recorder {
     // Every kernel must wait for its predecessor (cuda::wait_for_previous) before it touches memory that changes.
     template <class... Parameters, class... Arguments>
     void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, Arguments&&... arguments) {
+        launch_clusters(kernel, 1, grid, block, shared_bytes, std::forward<Arguments>(arguments)...);
+    }
+    // In clusters of that many blocks.
+    template <class... Parameters, class... Arguments>
+    void launch_clusters(void (*kernel)(Parameters...), unsigned cluster, dim3 grid, dim3 block, size_t shared_bytes,
+                         Arguments&&... arguments) {
         if (!launching_ || grid.x == 0 || grid.y == 0 || grid.z == 0) return;
         if (shared_bytes > (48u << 10))
             cuda::check(
@@ -88,11 +94,19 @@ class Recorder {
         config.blockDim = block;
         config.dynamicSmemBytes = shared_bytes;
         config.stream = stream_;
-        cudaLaunchAttribute attribute{};
-        attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-        attribute.val.programmaticStreamSerializationAllowed = 1;
-        config.attrs = &attribute;
-        config.numAttrs = traits.overlapped_launch && launched_ ? 1 : 0;
+        cudaLaunchAttribute attributes[2] = {};
+        config.attrs = attributes;
+        const auto attribute = [&](cudaLaunchAttributeID id) -> cudaLaunchAttributeValue& {
+            attributes[config.numAttrs].id = id;
+            return attributes[config.numAttrs++].val;
+        };
+        if (cluster > 1) {
+            cudaLaunchAttributeValue& shape = attribute(cudaLaunchAttributeClusterDimension);
+            shape.clusterDim.x = cluster;
+            shape.clusterDim.y = shape.clusterDim.z = 1;
+        }
+        if (traits.overlapped_launch && launched_)
+            attribute(cudaLaunchAttributeProgrammaticStreamSerialization).programmaticStreamSerializationAllowed = 1;
         auto go = [&](Parameters... parameters) {
             void* pointers[] = {&parameters...};
             cuda::check(cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel), pointers), "launch");

@@ -1,5 +1,7 @@
 // Hopper's asynchronous products of a warpgroup, with the first operand in registers and the second in shared memory.
 #pragma once
+#include <cuda.h>
+
 #include <cstdint>
 
 namespace quant {
@@ -86,6 +88,14 @@ __device__ inline void barrier_init(uint32_t barrier, int arrivals) {
 __device__ inline void barrier_arrive(uint32_t barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
+// At the barrier that lies there in block `rank` of the cluster.
+__device__ inline void barrier_arrive(uint32_t barrier, int rank) {
+    asm volatile(
+        "{ .reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; mbarrier.arrive.shared::cluster.b64 _, [there]; "
+        "}" ::"r"(barrier),
+        "r"(rank)
+        : "memory");
+}
 __device__ inline void barrier_expect(uint32_t barrier, uint32_t bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
@@ -96,10 +106,26 @@ __device__ inline void barrier_wait(uint32_t barrier, uint32_t parity) {
         "r"(parity)
         : "memory");
 }
-__device__ inline void bulk_copy(uint32_t to, const void* from, uint32_t bytes, uint32_t barrier) {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
-                 "l"(from), "r"(bytes), "r"(barrier)
-                 : "memory");
+// The box of `map` from (row, tile) on, whose bytes the barrier counts.
+__device__ inline void copy_box(uint32_t to, const CUtensorMap& map, int row, int tile, uint32_t barrier) {
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], "
+        "[%5];" ::"r"(to),
+        "l"(&map), "r"(0), "r"(row), "r"(tile), "r"(barrier)
+        : "memory");
+}
+// To the same place in each block of the cluster whose bit is set in `blocks`, and to its barrier.
+__device__ inline void copy_box(uint32_t to, const CUtensorMap& map, int row, int tile, uint32_t barrier,
+                                uint16_t blocks) {
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
+        "[%1, {%2, %3, %4}], [%5], %6;" ::"r"(to),
+        "l"(&map), "r"(0), "r"(row), "r"(tile), "r"(barrier), "h"(blocks)
+        : "memory");
+}
+// All threads of all blocks of the cluster have come here.
+__device__ inline void cluster_barrier() {
+    asm volatile("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 __device__ inline uint4 load_shared(uint32_t at) {
     uint4 v;
