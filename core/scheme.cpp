@@ -5,9 +5,9 @@
 namespace quant {
 namespace {
 
-const char* const listed[] = {"f32",           "f16",       "bf16",       "a16w8",      "a16w8:g128",
-                              "a16w8:g32:sym", "a16w4",     "a16w4:g128", "a16w4:g32",  "a16w4:g32:sym",
-                              "a8w8",          "a8w8:asym", "fp8",        "fp8:tensor", "fp8:block"};
+const char* const listed[] = {"f32",   "f16",        "bf16",      "a16w8",         "a16w8:g128", "a16w8:g32:sym",
+                              "a16w4", "a16w4:g128", "a16w4:g32", "a16w4:g32:sym", "a8w8",       "a8w8:asym",
+                              "fp8",   "fp8:tensor", "fp8:block", "a8w4:fp8"};
 
 struct Base {
     const char* name;
@@ -17,6 +17,7 @@ struct Base {
     bool asymmetric_default;  // when the name does not say
     uint8_t symmetric_zero;   // Zero::constant of the symmetric kind, for unsigned codes
     bool group, tensor, block;
+    uint16_t group_default = 0;  // when the name does not say; 0: one scale per channel
     bool quantized() const { return scale != FloatType::none; }
     bool has_asymmetric() const { return symmetric != asymmetric || symmetric_zero != 0; }
 };
@@ -28,17 +29,21 @@ constexpr Base bases[] = {
     {"a16w4", Element::u4, Element::u4, FloatType::f16, Activation::f32, true, 8, true, false, false},
     {"a8w8", Element::s8, Element::u8, FloatType::f16, Activation::s8, false, 0, false, true, false},
     {"fp8", Element::e4m3, Element::e4m3, FloatType::f32, Activation::e4m3, false, 0, false, true, true},
+    {"a8w4:fp8", Element::u4, Element::u4, FloatType::f16, Activation::e4m3, false, 8, true, false, false, 128},
 };
 
-std::vector<std::string> split(const std::string& text) {
-    std::vector<std::string> parts(1);
-    for (char c : text) {
-        if (c == ':')
-            parts.emplace_back();
+// What follows a base, "" or ":g128:sym", as words; false: `text` is not of this base.
+bool split(const std::string& text, const std::string& base, std::vector<std::string>* words) {
+    if (text.compare(0, base.size(), base) != 0) return false;
+    if (text.size() > base.size() && text[base.size()] != ':') return false;
+    words->clear();
+    for (size_t i = base.size(); i < text.size(); ++i) {
+        if (text[i] == ':')
+            words->emplace_back();
         else
-            parts.back() += c;
+            words->back() += text[i];
     }
-    return parts;
+    return true;
 }
 
 // "g128" -> 128; 0 if it is not a group.
@@ -55,6 +60,7 @@ int parse_group(const std::string& text) {
 bool set_granularity(const Base& base, const std::string& text, Format* f) {
     if (text == "channel") {
         f->granularity = Granularity::channel;
+        f->group = 0;
     } else if (text == "tensor" && base.tensor) {
         f->granularity = Granularity::tensor;
     } else if (text == "block" && base.block) {
@@ -76,21 +82,22 @@ bool operator==(const Scheme& a, const Scheme& b) {
 }
 
 bool scheme_parse(const std::string& text, Scheme* out) {
-    std::vector<std::string> parts = split(text);
+    std::vector<std::string> words;
     for (const Base& base : bases) {
-        if (parts[0] != base.name) continue;
+        if (!split(text, base.name, &words)) continue;
         Scheme s;
         s.activation = base.activation;
         s.weight.scale = base.scale;
         bool asymmetric = base.asymmetric_default;
-        size_t next = 1;
+        size_t next = 0;
         if (base.quantized()) {
-            s.weight.granularity = Granularity::channel;
-            if (next < parts.size() && set_granularity(base, parts[next], &s.weight)) ++next;
-            if (next < parts.size() && (parts[next] == "sym" || (parts[next] == "asym" && base.has_asymmetric())))
-                asymmetric = parts[next++] == "asym";
+            s.weight.granularity = base.group_default ? Granularity::group : Granularity::channel;
+            s.weight.group = base.group_default;
+            if (next < words.size() && set_granularity(base, words[next], &s.weight)) ++next;
+            if (next < words.size() && (words[next] == "sym" || (words[next] == "asym" && base.has_asymmetric())))
+                asymmetric = words[next++] == "asym";
         }
-        if (next != parts.size()) return false;
+        if (next != words.size()) return false;
         s.weight.element = asymmetric ? base.asymmetric : base.symmetric;
         if (asymmetric) {
             s.weight.zero = Zero::minimum;
@@ -110,7 +117,11 @@ bool scheme_parse(const std::string& text, Scheme* out) {
 std::string scheme_name(const Scheme& s) {
     for (const Base& base : bases) {
         std::string name = base.name;
-        if (s.weight.granularity == Granularity::group) name += ":g" + std::to_string(s.weight.group);
+        if (s.weight.granularity == Granularity::group) {
+            if (s.weight.group != base.group_default) name += ":g" + std::to_string(s.weight.group);
+        } else if (s.weight.granularity == Granularity::channel && base.group_default) {
+            name += ":channel";
+        }
         if (s.weight.granularity == Granularity::tensor) name += ":tensor";
         if (s.weight.granularity == Granularity::block) name += ":block";
         bool asymmetric = s.weight.zero == Zero::minimum;

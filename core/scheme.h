@@ -1,5 +1,5 @@
 // Scheme: a weight format plus an activation kind, by the name a user gives. Grammar:
-//     base[:gN|:channel|:tensor|:block][:sym|:asym]      base = f32 f16 bf16 a16w8 a16w4 a8w8 fp8
+//     base[:gN|:channel|:tensor|:block][:sym|:asym]      base = f32 f16 bf16 a16w8 a16w4 a8w8 fp8 a8w4:fp8
 #pragma once
 #include <string>
 

@@ -175,7 +175,7 @@ TEST_CASE("stop strings cut the text before them", "[api]") {
 TEST_CASE("a saved model computes what the loaded one does, from path, descriptor, memory and without mapping",
           "[api][slow]") {
     for (const char* scheme :
-         {"f16", "a16w8", "a16w8:g32:sym", "a16w4:g32", "a16w4:g32:sym", "a8w8", "fp8", "fp8:block"}) {
+         {"f16", "a16w8", "a16w8:g32:sym", "a16w4:g32", "a16w4:g32:sym", "a8w8", "fp8", "fp8:block", "a8w4:fp8"}) {
         INFO(scheme);
         Model loaded;
         quant_model_options o = options_with(scheme);

@@ -56,7 +56,7 @@ Path reference_path(const std::string& scheme, TestServices& services) {
 // differ by less than this. Activations rounded to f16 move logits by about 1e-3; where they are rounded to 8 bits, a
 // value on the edge between two codes may fall to the other side, and layers after it see that.
 double allowed_gap(const std::string& scheme) {
-    return scheme == "a8w8" || scheme.rfind("fp8", 0) == 0 ? 0.25 : 0.02;
+    return scheme.rfind("a8", 0) == 0 || scheme.rfind("fp8", 0) == 0 ? 0.25 : 0.02;
 }
 
 struct Comparison {
@@ -85,8 +85,8 @@ TEST_CASE("devices forced along the reference's tokens", "[device]") {
     const auto devices = devices_under_test();
     if (devices.empty()) return;
     TestServices services(4);
-    for (const char* scheme :
-         {"f16", "bf16", "a16w8", "a16w8:g128", "a16w4", "a16w4:g128", "a16w4:g32", "a8w8", "fp8", "fp8:block"}) {
+    for (const char* scheme : {"f16", "bf16", "a16w8", "a16w8:g128", "a16w4", "a16w4:g128", "a16w4:g32", "a8w8", "fp8",
+                               "fp8:block", "a8w4:fp8"}) {
         const Path path = reference_path(scheme, services);
         for (const std::string& device : devices) {
             INFO(device << " " << scheme);

@@ -35,6 +35,11 @@ const Case cases[] = {
     {"fp8:sym", "fp8", "e4m3:channel:f32", Activation::e4m3},
     {"fp8:tensor", "fp8:tensor", "e4m3:tensor:f32", Activation::e4m3},
     {"fp8:block", "fp8:block", "e4m3:b128:f32", Activation::e4m3},
+    {"a8w4:fp8", "a8w4:fp8", "u4:g128:f16:z8", Activation::e4m3},
+    {"a8w4:fp8:g128:sym", "a8w4:fp8", "u4:g128:f16:z8", Activation::e4m3},
+    {"a8w4:fp8:g32", "a8w4:fp8:g32", "u4:g32:f16:z8", Activation::e4m3},
+    {"a8w4:fp8:channel", "a8w4:fp8:channel", "u4:channel:f16:z8", Activation::e4m3},
+    {"a8w4:fp8:asym", "a8w4:fp8:asym", "u4:g128:f16:min", Activation::e4m3},
 };
 
 }  // namespace
@@ -86,7 +91,12 @@ TEST_CASE("what is not a scheme is refused and leaves the result alone", "[schem
                              "fp8:static",
                              "s8:g32:f16",
                              "a8w8:outlier",
-                             "a8w4:fp8"}) {
+                             "a8w4",
+                             "a8w4:fp",
+                             "a8w4:fp8x",
+                             "a8w4:fp8:",
+                             "a8w4:fp8:tensor",
+                             "a8w4:fp8:sym:g128"}) {
         INFO(text);
         Scheme s;
         s.weight.element = Element::u5;

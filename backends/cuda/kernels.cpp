@@ -51,8 +51,12 @@ bool accepts_codes(const Node&, const Weight* w, const Value* in0, const Value*)
     return w && in0 && in0->type != ValueType::f32 && !integer_product(*w, *in0) && fragments_hold(w->format) &&
            (w->format.element == Element::bf16) == bf16;
 }
+// e4m3, or 4 bits of which the zero point 8 makes exact e4m3, with scales of whole chunks of columns.
 bool accepts_e4m3(const Node&, const Weight* w, const Value* in0, const Value*) {
-    return w && in0 && in0->type == ValueType::e4m3 && w->format.element == Element::e4m3 && fragments_hold(w->format);
+    if (!w || !in0 || in0->type != ValueType::e4m3 || !fragments_hold(w->format)) return false;
+    const Format& f = w->format;
+    if (f.element == Element::e4m3) return true;
+    return f.element == Element::u4 && f.zero == Zero::constant && f.zero_point == 8 && f.group % 128 == 0;
 }
 bool accepts_plain(const Node&, const Weight* w, const Value* in0, const Value*) {
     return w && in0 && (!integer_product(*w, *in0) || w->cols <= most_integer_columns);
