@@ -365,7 +365,8 @@ bool KernelBenchmarks::add_all() {
 
 }  // namespace
 
-void add_thread_benchmarks();  // threads_bench.cpp
+void add_product_benchmarks();  // products_bench.cpp
+void add_thread_benchmarks();   // threads_bench.cpp
 
 }  // namespace quant
 
@@ -374,8 +375,10 @@ int main(int argc, char** argv) {
     if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
     quant::KernelBenchmarks kernels;
     const bool complete = kernels.add_all();
+    quant::add_product_benchmarks();
     quant::add_thread_benchmarks();
     benchmark::RunSpecifiedBenchmarks();
+    benchmark::ClearRegisteredBenchmarks();  // they hold devices
     benchmark::Shutdown();
     return complete ? 0 : 1;
 }
