@@ -119,12 +119,13 @@ struct Codec4 {
     // Of a zero point of 8. The magnitudes 0 to 8 are the last bits of e4m3's 0 to 8 * 2^-9.
     static constexpr float e4m3_unit = 1.f / 512;
     __device__ static void e4m3(const StageLoad& w, int block, uint32_t (&a)[4]) {
-        bytes(w, block, a);
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const uint32_t negative = ~a[i] & 0x08080808u, one = negative >> 3;
-            const uint32_t magnitude = ((a[i] & 0x07070707u) ^ (negative - one)) + one;  // 8 - q = (7 ^ q) + 1
-            a[i] = magnitude | negative << 4;
+        for (int row = 0; row < 2; ++row) {
+            const uint32_t x = word(w.v[block / 2], block % 2 * 2 + row);
+            const uint32_t negative = ~x & 0x88888888u, one = negative >> 3;
+            const uint32_t magnitude = ((x & 0x77777777u) ^ (negative - one)) + one;  // 8 - q = (7 ^ q) + 1
+            a[row] = (magnitude & 0x0f0f0f0fu) | (negative << 4 & 0x80808080u);
+            a[2 + row] = (magnitude >> 4 & 0x0f0f0f0fu) | (negative & 0x80808080u);
         }
     }
 };

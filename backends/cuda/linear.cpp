@@ -162,18 +162,18 @@ void emit_many(Recorder& recorder, const Bound& b, LinearArguments a, ManyMode m
     const int blocks = (recorder.max_rows + k.tokens - 1) / k.tokens;
     const size_t bytes = static_cast<size_t>(blocks) * chunks * k.tokens * 128;
     uint8_t* memory = recorder.workspace(bytes + blocks * k.tokens * sizeof(float));
+    if (!recorder.launching()) return;
     a.tokens = memory;
     a.x_rows = k.tokens;
     if (mode == ManyMode::codes && a.has_offsets) a.token_sums = reinterpret_cast<float*>(memory + bytes);
     recorder.launch(token_kernel(w.format.element, mode), dim3(recorder.max_rows), dim3(256), 0, recorder.view(), a);
+
     a.cluster = blocks > 1 ? 2 : 1;
-    ManyMaps maps{};
-    if (recorder.launching()) {
-        constexpr int row = 128;  // bytes
-        maps.tokens = map_tiles(a.tokens, k.tokens, blocks * chunks, int64_t{k.tokens} * row, k.tokens, 1);
-        maps.weights = map_tiles(a.tiles, a.parameters_at / row, a.tile_count, a.tile_bytes, k.code_bytes / row,
-                                 many_tiles / a.cluster);
-    }
+    constexpr int row = 128;  // bytes
+    ManyMaps maps;
+    maps.tokens = map_tiles(a.tokens, k.tokens, blocks * chunks, int64_t{k.tokens} * row, k.tokens, 1);
+    maps.weights = map_tiles(a.tiles, a.parameters_at / row, a.tile_count, a.tile_bytes, k.code_bytes / row,
+                             many_tiles / a.cluster);
     const int64_t clusters = (blocks + a.cluster - 1) / a.cluster * weight_blocks;
     const int64_t resident = resident_clusters(reinterpret_cast<const void*>(k.kernel), a.cluster, k.shared_bytes);
     recorder.launch_clusters(k.kernel, a.cluster, dim3(static_cast<unsigned>(std::min(clusters, resident) * a.cluster)),

@@ -23,8 +23,7 @@ struct Kernel {
     static constexpr bool bytes = mode == Mode::integer || is_e4m3;
     static constexpr bool scales_sums = mode == Mode::promoted || mode == Mode::e4m3_groups;
     static constexpr bool promotes = scales_sums || is_e4m3;  // sums to float32, after each wait
-    // Chunks whose products are waited for; of wide tiles, the ring holds few.
-    static constexpr int together = scales_sums || NB > 1 ? 1 : many_chunks_together;
+    static constexpr int summed = scales_sums ? 1 : 2;        // chunks whose sums are promoted together
     using Sum = typename std::conditional<mode == Mode::integer, int, float>::type;
     static constexpr int chunk_cols = bytes ? 128 : 64;  // columns of a chunk, 128 bytes of a token
     static constexpr int blocks = chunk_cols / 32;       // of 32 columns
@@ -188,15 +187,12 @@ struct Kernel {
                 total[n][j] = __fmaf_rn(sum[n][j], j / 2 % 2 ? scales.y : scales.x, total[n][j]);
     }
 
-    // Waits for the chunks from ring.at + begin on, and expands their codes.
-    __device__ static void get_ready(const LinearArguments& a, const Ring& ring, int begin, int in_block,
-                                     const uint2 (&scales)[together][2], uint32_t (&operand)[together][4][4]) {
-#pragma unroll
-        for (int c = 0; c < together; ++c) {
-            wgmma::barrier_wait(ring.full_barrier(begin + c), ring.parity(begin + c));
-            expand(load(ring.memory(begin + c) + tile_bytes + in_block * code_bytes, lane_of_warp()), operand[c]);
-            if constexpr (mode == Mode::scaled) apply_scales(a, scales[c], operand[c]);
-        }
+    // Waits for the chunk `ahead` of the ring's, and expands its codes.
+    __device__ static void get_ready(const LinearArguments& a, const Ring& ring, int ahead, int in_block,
+                                     const uint2 (&scales)[2], uint32_t (&operand)[4][4]) {
+        wgmma::barrier_wait(ring.full_barrier(ahead), ring.parity(ahead));
+        expand(load(ring.memory(ahead) + tile_bytes + in_block * code_bytes, lane_of_warp()), operand);
+        if constexpr (mode == Mode::scaled) apply_scales(a, scales, operand);
     }
     __device__ static int lane_of_warp() {
         return threadIdx.x % 32;
@@ -207,8 +203,7 @@ struct Kernel {
                                    int warpgroup, bool first_tile) {
         const int lane = lane_of_warp(), g = lane / 4;
         const int in_block = warpgroup * 4 + threadIdx.x / 32 % 4;
-        const int64_t wanted = place.weight_tile(in_block);
-        const uint8_t* tile = weight_tile(a, wanted);
+        const uint8_t* tile = weight_tile(a, place.weight_tile(in_block));
 
         Sum sum[NB][64];
         float total[promotes ? NB : 1][64];
@@ -217,63 +212,57 @@ struct Kernel {
             for (int n = 0; n < NB; ++n)
 #pragma unroll
                 for (int i = 0; i < 64; ++i) total[n][i] = 0;
-        uint2 scales[together][2];
-        const auto get_scales = [&](int first) {
-            if constexpr (mode == Mode::scaled)
-#pragma unroll
-                for (int c = 0; c < together; ++c) load_scales(a, tile, first + c, g, scales[c]);
+        uint2 scales[2];
+        const auto get_scales = [&](int chunk) {
+            if constexpr (mode == Mode::scaled) load_scales(a, tile, chunk, g, scales);
         };
-        // Multiplies the chunks from `first` on with `operand`; while the products run, the next chunks' operands
-        // become ready.
-        uint32_t operands[2][together][4][4];
-        const auto step = [&](int first, uint32_t(&operand)[together][4][4], uint32_t(&next)[together][4][4]) {
-            const bool begins = first_tile && first == 0;
+        // Multiplies a chunk with `operand`; while the products run, the next chunk's operand becomes ready.
+        const auto step = [&](int chunk, bool second, uint32_t(&operand)[4][4], uint32_t(&next)[4][4]) {
+            const bool begins = first_tile && chunk == 0;
             if (begins && warpgroup > 0) wgmma::turn_wait();  // the warpgroups take turns
             wgmma::fence();
+            const bool adds = promotes ? second && summed == 2 : chunk > 0;
 #pragma unroll
-            for (int c = 0; c < together; ++c)
+            for (int k = 0; k < 4; ++k)
 #pragma unroll
-                for (int k = 0; k < 4; ++k)
-#pragma unroll
-                    for (int n = 0; n < NB; ++n) {
-                        const uint64_t b = wgmma::descriptor(ring.memory(c) + n * 128 * chunk_bytes + k * 32);
-                        const int add = c > 0 || k > 0 || (first > 0 && !promotes);
-                        if constexpr (mode == Mode::integer)
-                            wgmma::product_int8<Codec::is_signed>(sum[n], operand[c][k], b, add);
-                        else if constexpr (is_e4m3)
-                            wgmma::product_e4m3(sum[n], operand[c][k], b, add);
-                        else if constexpr (Codec::bf16)
-                            wgmma::product_bf16(sum[n], operand[c][k], b, add);
-                        else
-                            wgmma::product_f16(sum[n], operand[c][k], b, add);
-                    }
+                for (int n = 0; n < NB; ++n) {
+                    const uint64_t b = wgmma::descriptor(ring.memory(0) + n * 128 * chunk_bytes + k * 32);
+                    const int add = k > 0 || adds;
+                    if constexpr (mode == Mode::integer)
+                        wgmma::product_int8<Codec::is_signed>(sum[n], operand[k], b, add);
+                    else if constexpr (is_e4m3)
+                        wgmma::product_e4m3(sum[n], operand[k], b, add);
+                    else if constexpr (Codec::bf16)
+                        wgmma::product_bf16(sum[n], operand[k], b, add);
+                    else
+                        wgmma::product_f16(sum[n], operand[k], b, add);
+                }
             wgmma::commit();
             if (begins && warpgroup == 0) wgmma::turn_give();
-            const float2 to_total = sum_scales(a, tile, first, g);
-            if (first + together < chunks) {
-                get_ready(a, ring, together, in_block, scales, next);
-                get_scales(first + 2 * together);
+            const float2 to_total = sum_scales(a, tile, chunk, g);
+            if (chunk + 1 < chunks) {
+                get_ready(a, ring, 1, in_block, scales, next);
+                get_scales(chunk + 2);
             }
             wgmma::wait();
-#pragma unroll
-            for (int c = 0; c < together; ++c) {
-                wgmma::keep(operand[c]);  // until here the products read these registers
-                if (lane < a.cluster) wgmma::barrier_arrive(ring.empty_barrier(c), lane);
-            }
-            ring.at += together;
-            if constexpr (promotes) promote(to_total, sum, total);
+            wgmma::keep(operand);  // until here the products read these registers
+            if (lane < a.cluster) wgmma::barrier_arrive(ring.empty_barrier(0), lane);
+            ++ring.at;
+            if constexpr (promotes)
+                if (second || summed == 1) promote(to_total, sum, total);
         };
+        uint32_t operands[2][4][4];
         get_scales(0);
         get_ready(a, ring, 0, in_block, scales, operands[0]);
-        get_scales(together);
-        for (int first = 0; first < chunks; first += 2 * together) {
-            step(first, operands[0], operands[1]);
-            if (first + together < chunks) step(first + together, operands[1], operands[0]);
+        get_scales(1);
+        for (int chunk = 0; chunk < chunks; chunk += 2) {
+            step(chunk, false, operands[0], operands[1]);
+            step(chunk + 1, true, operands[1], operands[0]);
         }
         if constexpr (promotes)
-            write(a, place, tile, wanted, rows, total);
+            write(a, place, in_block, rows, total);
         else
-            write(a, place, tile, wanted, rows, sum);
+            write(a, place, in_block, rows, sum);
     }
 
     // What a row of activations has of its own: RowScale, or the sum of its values.
@@ -309,13 +298,15 @@ struct Kernel {
         }
     }
 
-    // Writes a tile's results: of a few tokens at a time, all that they need loaded before the first is stored.
+    // Writes a tile's results. What they need is loaded for many tokens at a time, since each wait for it is as long as
+    // the products of several chunks.
     template <class Total>
-    __device__ static void write(const LinearArguments& a, const Place& place, const uint8_t* tile, int64_t wanted,
-                                 int rows, const Total (&total)[NB][64]) {
+    __device__ static void write(const LinearArguments& a, const Place& place, int in_block, int rows,
+                                 const Total (&total)[NB][64]) {
         const int lane = lane_of_warp(), g = lane / 4, t = lane % 4;
         const int first_token = place.tokens * NB * 128 + 2 * t;
-        const int64_t weight_row = wanted * 16 + g;
+        const uint8_t* tile = weight_tile(a, place.weight_tile(in_block));
+        const int64_t weight_row = place.weight_tile(in_block) * 16 + g;
         const bool inside[2] = {weight_row < a.weight_rows, weight_row + 8 < a.weight_rows};
         const float2 p[2] = {row_parameters(a, tile, 2 * g), row_parameters(a, tile, 2 * g + 1)};
         float bias[2] = {0, 0};
@@ -324,46 +315,58 @@ struct Kernel {
         const int out_stride = static_cast<int>(a.out_stride), add_stride = static_cast<int>(a.add_stride);
         float* const out = a.out + weight_row;
         const float* const addend = a.add + weight_row;
-        constexpr int batch = promotes ? 8 : 4;
+        // A thread's tokens come in pairs, 8 apart: the scales of `octets` of them, the addends of `added` are on their
+        // way together.
+        constexpr int octets = 8, added = 4;
 #pragma unroll
-        for (int n = 0; n < NB; ++n)
+        for (int begin = 0; begin < NB * 16; begin += octets) {
+            const int token0 = first_token + begin * 8;
+            Token x[octets][2];
 #pragma unroll
-            for (int first = 0; first < 16; first += batch) {
-                Token x[batch][2];
-                float add[batch][2][2];
+            for (int j = 0; j < octets; ++j)
 #pragma unroll
-                for (int j = 0; j < batch; ++j)
+                for (int e = 0; e < 2; ++e) {
+                    const int token = token0 + j * 8 + e;
+                    x[j][e] = {1, 0};
+                    if (token >= rows) continue;
+                    if (a.row_scales) x[j][e].scale = a.row_scales[token].scale;
+                    if (!a.has_offsets) continue;
+                    if constexpr (mode == Mode::integer) x[j][e].sum = a.row_scales[token].sum;
+                    if constexpr (mode == Mode::codes && Codec::codes) x[j][e].sum = a.token_sums[token];
+                }
 #pragma unroll
-                    for (int e = 0; e < 2; ++e) {
-                        const int token = first_token + n * 128 + (first + j) * 8 + e;
-                        x[j][e] = {1, 0};
-                        add[j][e][0] = add[j][e][1] = 0;
-                        if (token >= rows) continue;
-                        if (a.row_scales) x[j][e].scale = a.row_scales[token].scale;
-                        if constexpr (mode == Mode::integer) x[j][e].sum = a.row_scales[token].sum;
-                        if constexpr (mode == Mode::codes && Codec::codes)
-                            if (a.has_offsets) x[j][e].sum = a.token_sums[token];
-                        if (a.add)
+            for (int first = 0; first < octets; first += added) {
+                float add[added][2][2];
+                if (a.add)
+#pragma unroll
+                    for (int j = 0; j < added; ++j)
+#pragma unroll
+                        for (int e = 0; e < 2; ++e) {
+                            const int token = token0 + (first + j) * 8 + e;
+                            const float* const from = addend + static_cast<int64_t>(token) * add_stride;
+#pragma unroll
                             for (int half = 0; half < 2; ++half)
-                                if (inside[half])
-                                    add[j][e][half] = addend[static_cast<int64_t>(token) * add_stride + half * 8];
-                    }
+                                add[j][e][half] = token < rows && inside[half] ? from[half * 8] : 0;
+                        }
 #pragma unroll
-                for (int j = 0; j < batch; ++j)
+                for (int j = 0; j < added; ++j)
 #pragma unroll
                     for (int e = 0; e < 2; ++e) {
-                        const int token = first_token + n * 128 + (first + j) * 8 + e;
+                        const int token = token0 + (first + j) * 8 + e;
                         if (token >= rows) continue;
                         float* const to = out + static_cast<int64_t>(token) * out_stride;
 #pragma unroll
                         for (int half = 0; half < 2; ++half) {
-                            float y = finish(a, p[half], x[j][e], total[n][(first + j) * 4 + half * 2 + e]);
+                            float y =
+                                finish(a, p[half], x[first + j][e],
+                                       total[(begin + first + j) / 16][(begin + first + j) % 16 * 4 + half * 2 + e]);
                             if (a.bias) y = __fadd_rn(y, bias[half]);
                             if (a.add) y = __fadd_rn(y, add[j][e][half]);
                             if (inside[half]) to[half * 8] = y;
                         }
                     }
             }
+        }
     }
 };
 
