@@ -40,11 +40,11 @@ if(QUANT_VULKAN)  # AUTO is true, too
         VERBATIM)
       set(QUANT_VULKAN_ARRAYS ${QUANT_VULKAN_ARRAYS} ${array} PARENT_SCOPE)
     endfunction()
-    foreach(shader embed rowwise rows rope attention attention_combine attention_cooperative cache_quantize matvec matmul matvec_integer matmul_integer
+    foreach(shader embed rowwise rows rope attention attention_combine attention_cooperative attention_row cache_quantize matvec matvec_row matmul matvec_integer matmul_integer
             arrange expand matmul_cooperative probe_read)
       quant_shader(${shader} ${shader})
     endforeach()
-    foreach(shader matvec_integer matmul_integer)
+    foreach(shader matvec_row matvec_integer matmul_integer)
       quant_shader(${shader} ${shader}_dot -DINTEGER_DOT)
     endforeach()
     quant_shader(matmul_cooperative matmul_cooperative_integer -DINTEGER_MATRICES)

@@ -106,8 +106,7 @@ MatrixShape matrix_shape(const std::vector<CooperativeMatrixProperties>& list, C
 void find_matrices(const Instance& instance, const Queried& q, PhysicalDevice& device) {
     const bool fixed = q.subgroup_sizes.minSubgroupSize == q.subgroup_sizes.maxSubgroupSize;
     if (!q.matrices.cooperativeMatrix || !q.vulkan12.vulkanMemoryModel || !fixed || device.subgroup_size != 32 ||
-        !(q.subgroup.supportedOperations & VK_SUBGROUP_FEATURE_SHUFFLE_BIT) ||
-        device.workgroup_threads < matrix_threads ||
+        !device.shuffles || device.workgroup_threads < matrix_threads ||
         q.properties.properties.limits.maxComputeSharedMemorySize < matrix_shared_bytes ||
         !instance.cooperative_matrix_properties)
         return;
@@ -147,6 +146,7 @@ PhysicalDevice describe(const Instance& instance, VkPhysicalDevice handle) {
     device.is_cpu = properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU;
     if (device.is_cpu) device.workgroup_threads = std::min(device.workgroup_threads, workgroup_threads);
     device.discrete = !device.is_cpu && properties.deviceType != VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU;
+    device.shuffles = q.subgroup.supportedOperations & VK_SUBGROUP_FEATURE_SHUFFLE_BIT;
     device.integer_dot = has_dot && q.dot.shaderIntegerDotProduct;
     device.integer_dot_accelerated =
         device.integer_dot && q.dot_properties.integerDotProduct4x8BitPackedSignedAccelerated;

@@ -39,6 +39,7 @@ struct PhysicalDevice {
     uint64_t allocation_bytes = 0;
     bool discrete = false;  // has memory of its own that the host does not share
     bool is_cpu = false;
+    bool shuffles = false;  // values between the invocations of a subgroup
     bool integer_dot = false, integer_dot_accelerated = false, integer_dot_used = false;
     MatrixShape float_matrices;    // f16 x f16 -> f32
     MatrixShape integer_matrices;  // int8 x int8 -> int32

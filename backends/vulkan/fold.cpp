@@ -40,6 +40,17 @@ bool folds_silu(const std::vector<Bound>& nodes, const Bound& linear, const Oper
            !overlap(silu.out.data, input.data);
 }
 
+// A workgroup reads its own heads of q before it writes the result, which may lie in the same place then.
+bool folds_rope(const std::vector<Bound>& nodes, const Bound& rope, const Bound& attention) {
+    if (rope.node.op != Op::rope_cache_write || rope.node.out != attention.node.in[0] ||
+        rope.node.layer != attention.node.layer || readers(nodes, rope.node.out) != 1)
+        return false;
+    const Slice &result = attention.out.data, &q = rope.in[0].data;
+    for (int i : {1, 2, 3})
+        if (overlap(rope.in[i].data, result)) return false;
+    return !overlap(q, result) || (q.buffer == result.buffer && q.offset == result.offset);
+}
+
 }  // namespace
 
 std::vector<Folded> fold(const std::vector<Bound>& nodes, int max_rows) {
@@ -47,6 +58,11 @@ std::vector<Folded> fold(const std::vector<Bound>& nodes, int max_rows) {
     const bool few = max_rows <= vector_rows;
     for (size_t i = 0; i < nodes.size(); ++i) {
         const Bound& linear = nodes[i];
+        if (linear.node.op == Op::attention && i > 0 && attends_one_row(linear.node, max_rows) &&
+            folds_rope(nodes, nodes[i - 1], linear)) {
+            folded[i].rope = &nodes[i - 1];
+            folded[i - 1].away = true;
+        }
         const bool many = !few && linear.kernel->rounds_to && linear.out.rows == Rows::step;  // by matrices
         if (!takes_folded(linear) || !(few || many)) continue;
         if (i > 0 && folds_producer(nodes, nodes[i - 1], linear, few)) {
@@ -62,12 +78,18 @@ std::vector<Folded> fold(const std::vector<Bound>& nodes, int max_rows) {
     return folded;
 }
 
-Bound with_folded(const Bound& linear, const Folded& folded) {
-    Bound b = linear;
+Bound with_folded(const Bound& node, const Folded& folded) {
+    Bound b = node;
     if (const Bound* producer = folded.producer) {  // a linear has two operands at most
         for (int i : {0, 1}) {
             b.node.in[2 * i] = producer->node.in[i];
             b.in[2 * i] = producer->in[i];
+        }
+    }
+    if (const Bound* rope = folded.rope) {
+        for (int i = 0; i < 4; ++i) {
+            b.node.in[i] = rope->node.in[i];
+            b.in[i] = rope->in[i];
         }
     }
     if (folded.silu) {

@@ -1,4 +1,5 @@
-// What linears compute for their neighbours: each kernel less saves its start and a round trip of its result.
+// What linears and attention compute for their neighbours: each kernel less saves its start and a round trip of its
+// result.
 #pragma once
 #include <vector>
 
@@ -13,11 +14,13 @@ struct Folded {
     const Bound* producer = nullptr;
     // Of a linear of few rows: the silu_mul that takes both halves of its result.
     const Bound* silu = nullptr;
+    // Of attention of one row: the rope_cache_write that makes its query.
+    const Bound* rope = nullptr;
 };
 std::vector<Folded> fold(const std::vector<Bound>& nodes, int max_rows);
 
-// The linear with the operands that it has when its neighbours are folded into it.
-Bound with_folded(const Bound& linear, const Folded& folded);
+// The node with the operands that it has when its neighbours are folded into it.
+Bound with_folded(const Bound& node, const Folded& folded);
 
 }  // namespace vulkan
 }  // namespace quant

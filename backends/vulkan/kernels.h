@@ -15,6 +15,9 @@ void append_linear_kernels(std::vector<Kernel>& table, const PhysicalDevice& dev
 // kernels_attention.cpp
 void append_attention_kernels(std::vector<Kernel>& table, const PhysicalDevice& device, bool exact);
 
+// Whether attention_row.comp takes the node in a plan of so many rows.
+bool attends_one_row(const Node& node, int max_rows);
+
 constexpr int vector_rows = 8;  // input rows that the matrix-vector shaders take
 
 inline uint32_t divide_up(int64_t a, int64_t b) {

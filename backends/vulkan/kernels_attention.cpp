@@ -114,6 +114,13 @@ struct CombinePush {
     uint32_t slot, heads, dim, result_stride, max_splits;
 };
 
+struct AttentionRowPush {
+    VkDeviceAddress block, q, k, v, angles, result, parts;
+    uint32_t slot, kv_heads, layer_at, max_splits;
+    uint32_t window, counters_at;
+    float scale;
+};
+
 constexpr int most_queries = 8;          // that share a workgroup's keys and values
 constexpr int most_query_floats = 2048;  // of shared memory
 constexpr int most_splits = 16, decode_rows = 8;
@@ -156,9 +163,43 @@ int slot_at(const AttentionPush& push) {
     return step_slots + slot_ints * static_cast<int>(push.slot);
 }
 
+void emit_attention_row(Recorder& recorder, const Bound& b) {
+    const Node& node = b.node;
+    const PhysicalDevice& device = recorder.device.physical;
+    const Bound* rope = recorder.folded().rope;
+    const int heads = node.heads / node.kv_heads;
+    AttentionSlot slot;
+    slot.head_tiles = node.kv_heads;
+    slot.heads = node.heads;
+    slot.max_splits = most_splits;
+    slot.wanted_workgroups = device.is_cpu ? 64 : 1024;
+    AttentionRowPush push{};
+    push.block = recorder.step_address(0);
+    push.q = address_of(b.in[0].data);
+    if (rope) {
+        push.k = address_of(b.in[1].data);
+        push.v = address_of(b.in[2].data);
+        push.angles = address_of(b.in[3].data);
+    }
+    push.result = address_of(b.out.data);
+    push.parts = recorder.workspace(size_t{4} * node.heads * most_splits * (node.head_dim + 2));
+    push.slot = static_cast<uint32_t>(recorder.slot(slot));
+    push.kv_heads = static_cast<uint32_t>(node.kv_heads);
+    push.layer_at = layer_at(node);
+    push.max_splits = most_splits;
+    push.window = static_cast<uint32_t>(node.window);
+    push.counters_at = static_cast<uint32_t>(step_counters_at(recorder.max_rows));
+    push.scale = node.scale;
+    recorder.dispatch_indirect(Shader::attention_row,
+                               {threads, static_cast<uint32_t>(node.head_dim), static_cast<uint32_t>(heads),
+                                rope ? 1u : 0u, rope && rope->node.adjacent_pairs ? 1u : 0u},
+                               push, step_slots + slot_ints * static_cast<int>(push.slot));
+}
+
 void emit_attention(quant::Recorder& base, const Bound& b) {
     Recorder& recorder = recorder_of(base);
     const Node& node = b.node;
+    if (attends_one_row(node, recorder.max_rows)) return emit_attention_row(recorder, b);
     const bool decode = recorder.max_rows <= decode_rows;
     const int queries = std::max(1, std::min(most_queries, most_query_floats / node.head_dim));
     int tile_heads = 1;  // of one key head
@@ -216,6 +257,12 @@ bool takes_heads(const Node& node, const Weight*, const Value*, const Value*) {
 }
 
 }  // namespace
+
+bool attends_one_row(const Node& node, int max_rows) {
+    const int heads = node.heads / node.kv_heads;
+    return max_rows == 1 && node.cache == CacheKind::f16 && node.head_dim % 8 == 0 && node.head_dim <= 256 &&
+           heads <= most_queries && heads * node.head_dim <= most_query_floats;
+}
 
 void append_attention_kernels(std::vector<Kernel>& table, const PhysicalDevice& device, bool exact) {
     if (device.float_matrices == attention_shape && !exact)

@@ -37,6 +37,9 @@ struct MatrixTiling {
 constexpr MatrixTiling tiling = {128, 128, 32, 32, 128};
 
 constexpr size_t expanded_bytes = size_t{256} << 20;  // of a weight at a time
+// Of matvec_row.comp: columns of the input in an invocation's registers and sums in a workgroup's shared memory; the
+// multiprocessors of a large device, and invocations that one of them has room for.
+constexpr uint32_t row_columns = 32, row_sums = 2048, multiprocessors = 132, multiprocessor_threads = 704;
 constexpr uint32_t vector_threads = 128, row_threads = 256, matmul_tile = 64, most_workgroups = 65535;
 
 bool one_scale_a_row(const Format& f) {
@@ -128,6 +131,48 @@ std::vector<uint32_t> input_constants(const Weight& w, const TileShape& tile, co
     return constants;
 }
 
+// What matvec_row.comp does with a weight; threads 0: nothing.
+struct RowTiling {
+    uint32_t threads = 0, units = 1, rows = 2, planes = 0;
+    bool ahead = false;
+};
+RowTiling row_tiling(const PhysicalDevice& device, const Bound& b, const TileShape& tile) {
+    RowTiling t;
+    const bool codes = tile.code == Code::s8 || tile.code == Code::u8 || tile.code == Code::u4;
+    if (codes && device.integer_dot_used && (tile.code != Code::s8 || b.node.weight->format.zero == Zero::none))
+        t.planes = b.kernel->rounds_to ? 2 : 3;
+    const uint32_t most_units = std::max(1u, row_columns / (4 * tile.chunk_quads));
+    t.units = std::min(most_units, std::max(1u, tile.row_chunks / (t.planes ? 128 : 256)));
+    const uint32_t subgroup = device.subgroup_size;
+    const uint32_t threads = divide_up(divide_up(tile.row_chunks, t.units), subgroup) * subgroup;
+    // What is on its way, and registers that leave room for several workgroups.
+    t.rows = t.units == 1 || (t.units == 2 && threads <= 256) ? 4 : 2;
+    t.ahead = t.planes && t.units == 1 && threads <= 256;
+    if (device.shuffles && subgroup >= t.rows && threads <= device.workgroup_threads) t.threads = threads;
+    return t;
+}
+
+void emit_row(Recorder& recorder, const Bound& b, const TileShape& tile, const LinearPush& push, const RowTiling& t) {
+    const Folded& folded = recorder.folded();
+    const uint32_t groups = tile.chunk_groups();
+    const bool pairs = tile.parameters == Parameters::f16_scale && groups % 2 == 0 &&
+                       tile.group_cols * groups == 32 * tile.chunk_quads;
+    const uint32_t subgroups = t.threads / recorder.device.physical.subgroup_size;
+    const uint32_t results = folded.silu ? t.rows / 2 : t.rows;  // of a step
+    const uint32_t most_steps = std::max(1u, std::min(row_sums / (t.rows * subgroups), t.threads / results));
+    each_piece(*b.node.weight, tile, push, [&](const LinearPush& p) {
+        const uint32_t steps = divide_up(folded.silu ? p.rows / 2 : p.rows, results);
+        const uint32_t resident = multiprocessors * std::max(1u, multiprocessor_threads / t.threads);
+        const uint32_t wanted = std::max(resident, divide_up(steps, most_steps));
+        const uint32_t each = divide_up(steps, wanted);  // as many for one workgroup as for any other
+        std::vector<uint32_t> constants = input_constants(*b.node.weight, tile, b.in[0], push, t.threads);
+        constants.insert(constants.end(), {t.units, t.rows, each, subgroups, folded.producer != nullptr,
+                                           folded.silu != nullptr, groups, pairs, p.cols, p.parameter_words, t.ahead});
+        if (t.planes) constants.push_back(t.planes);
+        recorder.dispatch(t.planes ? Shader::matvec_row_dot : Shader::matvec_row, constants, p, divide_up(steps, each));
+    });
+}
+
 template <bool integer>
 void emit_vector(Recorder& recorder, const Bound& b, const TileShape& tile, int most_rows) {
     const Weight& w = *b.node.weight;
@@ -136,6 +181,10 @@ void emit_vector(Recorder& recorder, const Bound& b, const TileShape& tile, int 
     if (folded.producer) {
         push.gains = address_of(folded.producer->node.weight->data);
         push.eps = folded.producer->node.eps;
+    }
+    if (!integer && recorder.max_rows == 1) {
+        const RowTiling t = row_tiling(recorder.device.physical, b, tile);
+        if (t.threads) return emit_row(recorder, b, tile, push, t);
     }
     uint32_t inputs = 1;
     while (inputs < static_cast<uint32_t>(most_rows)) inputs *= 2;

@@ -96,7 +96,7 @@ void Recorder::begin(const Bound& b, const Folded& folded) {
     if (b.node.out >= 0) writes.push_back({b.out.data.buffer, b.out.data.offset, b.out.data.offset + b.out.data.bytes});
     const size_t layer = static_cast<size_t>(b.node.layer);
     if (b.node.op == Op::attention) reads.push_back({nullptr, layer, layer + 1});
-    if (b.node.op == Op::cache_write || b.node.op == Op::rope_cache_write)
+    if (b.node.op == Op::cache_write || b.node.op == Op::rope_cache_write || folded.rope)
         writes.push_back({nullptr, layer, layer + 1});
     own_reads_.clear();
     own_writes_.clear();

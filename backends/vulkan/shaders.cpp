@@ -8,6 +8,7 @@ namespace {
 #include "vulkan_shaders/attention.inc"
 #include "vulkan_shaders/attention_combine.inc"
 #include "vulkan_shaders/attention_cooperative.inc"
+#include "vulkan_shaders/attention_row.inc"
 #include "vulkan_shaders/cache_quantize.inc"
 #include "vulkan_shaders/embed.inc"
 #include "vulkan_shaders/expand.inc"
@@ -19,6 +20,8 @@ namespace {
 #include "vulkan_shaders/matvec.inc"
 #include "vulkan_shaders/matvec_integer.inc"
 #include "vulkan_shaders/matvec_integer_dot.inc"
+#include "vulkan_shaders/matvec_row.inc"
+#include "vulkan_shaders/matvec_row_dot.inc"
 #include "vulkan_shaders/probe_read.inc"
 #include "vulkan_shaders/rope.inc"
 #include "vulkan_shaders/rows.inc"
@@ -37,8 +40,11 @@ SpirV spirv(Shader shader) {
         QUANT_VULKAN_SHADER(attention);
         QUANT_VULKAN_SHADER(attention_combine);
         QUANT_VULKAN_SHADER(attention_cooperative);
+        QUANT_VULKAN_SHADER(attention_row);
         QUANT_VULKAN_SHADER(cache_quantize);
         QUANT_VULKAN_SHADER(matvec);
+        QUANT_VULKAN_SHADER(matvec_row);
+        QUANT_VULKAN_SHADER(matvec_row_dot);
         QUANT_VULKAN_SHADER(matvec_integer);
         QUANT_VULKAN_SHADER(matvec_integer_dot);
         QUANT_VULKAN_SHADER(matmul);

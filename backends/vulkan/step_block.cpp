@@ -31,6 +31,13 @@ void fill_slot(const Step& step, int max_rows, const AttentionSlot& slot, int32_
 
 }  // namespace
 
+size_t step_block_ints(int max_rows, const std::vector<AttentionSlot>& slots) {
+    int counters = 0;
+    if (max_rows == 1)
+        for (const AttentionSlot& slot : slots) counters = std::max(counters, slot.head_tiles);
+    return step_counters_at(max_rows) + counters;
+}
+
 void fill_step_block(const Step& step, int max_rows, const std::vector<AttentionSlot>& slots, uint64_t page_table,
                      int32_t* block) {
     const int rows = step.rows();

@@ -24,9 +24,12 @@ enum class StepArray : int { tokens, positions, output_rows, first_pages, sequen
 inline size_t step_array_at(StepArray array, int max_rows) {
     return step_arrays + static_cast<size_t>(array) * max_rows;
 }
-inline size_t step_block_ints(int max_rows, size_t slots) {
-    return step_array_at(StepArray::tiles, max_rows) + 2 * slots * max_rows;
+// After the tiles of all slots, in plans of one row: for every tile of heads, how many of its splits have finished
+// (attention_row.comp). Zero before a run and after it.
+inline size_t step_counters_at(int max_rows) {
+    return step_array_at(StepArray::tiles, max_rows) + size_t{2} * max_slots * max_rows;
 }
+size_t step_block_ints(int max_rows, const std::vector<AttentionSlot>& slots);
 // Throws Error(ARGUMENT) if the step has more rows than max_rows.
 void fill_step_block(const Step& step, int max_rows, const std::vector<AttentionSlot>& slots, uint64_t page_table,
                      int32_t* block);

@@ -145,20 +145,33 @@ void Transfers::read(const Allocation& from, size_t at, void* to, size_t bytes) 
         std::memcpy(to, from.mapped + at, bytes);
         return;
     }
-    if (!readback_.buffer) readback_ = allocate(device_, staging_bytes, Place::device_to_host);
     auto* target = static_cast<uint8_t*>(to);
+    const bool ahead = ahead_.submission == submitted_ && ahead_.from == from.buffer && ahead_.at == at;
     for (size_t done = 0; done < bytes;) {
         const size_t n = std::min(bytes - done, staging_bytes);
-        wait_value(transfer_last_);
-        begin(transfer_);
-        const VkBufferCopy region{at + done, 0, n};
-        device_.vk.vkCmdCopyBuffer(transfer_, from.buffer, readback_.buffer, 1, &region);
-        end_and_submit(transfer_);
-        transfer_last_ = submitted_;
+        if (!ahead || n > ahead_.bytes || done > 0) copy_out(from, at + done, n);
         wait_value(submitted_);
         std::memcpy(target + done, readback_.mapped, n);
         done += n;
     }
+}
+
+void Transfers::read_ahead(const Allocation& from, size_t at, size_t bytes) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (from.mapped || bytes > staging_bytes) return;
+    flush();
+    copy_out(from, at, bytes);
+    ahead_ = {from.buffer, at, bytes, submitted_};
+}
+
+void Transfers::copy_out(const Allocation& from, size_t at, size_t bytes) {
+    if (!readback_.buffer) readback_ = allocate(device_, staging_bytes, Place::device_to_host);
+    wait_value(transfer_last_);
+    begin(transfer_);
+    const VkBufferCopy region{at, 0, bytes};
+    device_.vk.vkCmdCopyBuffer(transfer_, from.buffer, readback_.buffer, 1, &region);
+    end_and_submit(transfer_);
+    transfer_last_ = submitted_;
 }
 
 void Transfers::copy(const Allocation& to, size_t to_at, const Allocation& from, size_t from_at, size_t bytes) {

@@ -17,6 +17,8 @@ class Transfers {
     // In order with everything submitted. Thread-safe; staged where the host does not see the memory.
     void write(const Allocation& to, size_t at, const void* from, size_t bytes);
     void read(const Allocation& from, size_t at, void* to, size_t bytes);  // waits
+    // Copies now what will be read next, if nothing else is submitted before: one wait then serves for both.
+    void read_ahead(const Allocation& from, size_t at, size_t bytes);
     void copy(const Allocation& to, size_t to_at, const Allocation& from, size_t from_at, size_t bytes);
 
     void submit(VkCommandBuffer commands);
@@ -38,6 +40,7 @@ class Transfers {
     void end_and_submit(VkCommandBuffer commands);
     void flush();  // the staged writes so far
     void submit_now(VkCommandBuffer commands);
+    void copy_out(const Allocation& from, size_t at, size_t bytes);  // to the read-back memory
     void wait_value(uint64_t value);
 
     Device& device_;
@@ -50,6 +53,11 @@ class Transfers {
     Allocation readback_;
     VkCommandBuffer transfer_ = VK_NULL_HANDLE;
     uint64_t transfer_last_ = 0;
+    struct {
+        VkBuffer from = VK_NULL_HANDLE;
+        size_t at = 0, bytes = 0;
+        uint64_t submission = 0;
+    } ahead_;
 };
 
 }  // namespace vulkan

@@ -44,7 +44,7 @@ class VulkanBackend : public Backend {
         if (limits.allocation_bytes) piece_bytes_ = std::min<uint64_t>(piece_bytes_, limits.allocation_bytes);
         if (limits.memory_bytes) memory_bytes_ = std::min(memory_bytes_, limits.memory_bytes);
         try {
-            step_block_ = allocate(device_, 4 * step_block_ints(most_plan_rows, max_slots), Place::device_from_host);
+            step_block_ = allocate(device_, 4 * step_counters_at(most_plan_rows), Place::device_from_host);
         } catch (...) {
             vulkan::release(device_, step_block_);
             throw;
@@ -97,6 +97,7 @@ class VulkanBackend : public Backend {
         if (!buffer) return;
         transfers_.drain();
         auto* own = static_cast<DeviceBuffer*>(buffer);
+        if (result_.from == buffer) result_ = {};
         free_pieces(*own);
         used_bytes_ -= std::max<size_t>(own->bytes, 16);
         delete own;
@@ -110,6 +111,7 @@ class VulkanBackend : public Backend {
         }
     }
     void read(const Buffer* from, size_t at, void* to, size_t bytes) override {
+        result_ = {last_run_, from, at, bytes};
         auto* target = static_cast<uint8_t*>(to);
         size_t done = at;
         for (const DeviceBuffer::Piece& p : static_cast<const DeviceBuffer*>(from)->pieces) {
@@ -146,7 +148,7 @@ class VulkanBackend : public Backend {
     void run(Plan& base, const Step& step) override {
         auto& plan = static_cast<VulkanPlan&>(base);
         transfers_.wait();  // the Step block is one: the step before has finished with it
-        block_.assign(step_block_ints(plan.max_rows, plan.recorded.slots.size()), 0);
+        block_.assign(step_block_ints(plan.max_rows, plan.recorded.slots), 0);
         if (step.cache) write_page_table(step);
         fill_step_block(step, plan.max_rows, plan.recorded.slots, page_table_.address, block_.data());
         transfers_.write(step_block_, 0, block_.data(), 4 * block_.size());
@@ -155,6 +157,11 @@ class VulkanBackend : public Backend {
             if (step.cancelled && step.cancelled->load(std::memory_order_relaxed)) return;
             transfers_.submit(plan.recorded.parts[i]);
         }
+        last_run_ = &plan;
+        if (result_.plan != &plan) return;
+        for (const DeviceBuffer::Piece& p : static_cast<const DeviceBuffer*>(result_.from)->pieces)
+            if (result_.at >= p.begin && result_.at + result_.bytes <= p.end)
+                return transfers_.read_ahead(p.allocation, result_.at - p.begin, result_.bytes);
     }
     void wait() override { transfers_.wait(); }
 
@@ -228,6 +235,13 @@ class VulkanBackend : public Backend {
     std::atomic<uint64_t> used_bytes_{0};
     Allocation step_block_, page_table_;
     std::vector<Allocation> workspaces_;
+    // What was read last, and the plan that had run: it will be read again after the plan's next run.
+    struct {
+        const Plan* plan = nullptr;
+        const Buffer* from = nullptr;
+        size_t at = 0, bytes = 0;
+    } result_;
+    const Plan* last_run_ = nullptr;
     std::vector<int32_t> block_;
     std::vector<uint64_t> pages_;
 };
