@@ -48,6 +48,7 @@ namespace vulkan {
     X(vkCreateSemaphore)                 \
     X(vkDestroySemaphore)                \
     X(vkWaitSemaphores)                  \
+    X(vkGetSemaphoreCounterValue)        \
     X(vkQueueSubmit)                     \
     X(vkDeviceWaitIdle)                  \
     X(vkCreateShaderModule)              \
