@@ -38,8 +38,8 @@ constexpr MatrixTiling tiling = {128, 128, 32, 32, 128};
 
 constexpr size_t expanded_bytes = size_t{256} << 20;  // of a weight at a time
 // Of matvec_row.comp: columns of the input in an invocation's registers and sums in a workgroup's shared memory; the
-// multiprocessors of a large device, and invocations that one of them has room for.
-constexpr uint32_t row_columns = 32, row_sums = 2048, multiprocessors = 132, multiprocessor_threads = 704;
+// multiprocessors of a large device, and invocations that keep one of them busy.
+constexpr uint32_t row_columns = 32, row_sums = 2048, multiprocessors = 132, multiprocessor_threads = 512;
 constexpr uint32_t vector_threads = 128, row_threads = 256, matmul_tile = 64, most_workgroups = 65535;
 
 bool one_scale_a_row(const Format& f) {
@@ -162,7 +162,7 @@ void emit_row(Recorder& recorder, const Bound& b, const TileShape& tile, const L
     const uint32_t most_steps = std::max(1u, std::min(row_sums / (t.rows * subgroups), t.threads / results));
     each_piece(*b.node.weight, tile, push, [&](const LinearPush& p) {
         const uint32_t steps = divide_up(folded.silu ? p.rows / 2 : p.rows, results);
-        const uint32_t resident = multiprocessors * std::max(1u, multiprocessor_threads / t.threads);
+        const uint32_t resident = multiprocessors * divide_up(multiprocessor_threads, t.threads);
         const uint32_t wanted = std::max(resident, divide_up(steps, most_steps));
         const uint32_t each = divide_up(steps, wanted);  // as many for one workgroup as for any other
         std::vector<uint32_t> constants = input_constants(*b.node.weight, tile, b.in[0], push, t.threads);

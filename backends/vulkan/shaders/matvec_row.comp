@@ -3,8 +3,9 @@
 // shared memory, so that there is one barrier in all. The rmsnorm that makes the input and the silu_mul that takes the
 // results can be folded in: NORM multiplies the input by gains, and the results by the row's factor; PAIRED takes the
 // weight's two halves as gate and up, row by row.
-// With INTEGER_DOT, codes are multiplied as they are: an invocation's columns become fixed point, PLANES bytes with one
-// scale, of which the largest magnitude fills all bits. A product then costs a third of what it does in floats.
+// With INTEGER_DOT, codes are multiplied as they are: the columns of one chunk become fixed point, PLANES bytes with one
+// scale, of which the largest magnitude fills all bits. Three bytes keep 23 bits and are as good as floats; two keep 16, for
+// kernels that may round to f16. An instruction then multiplies four codes by a byte each, where floats take three a code.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #extension GL_KHR_shader_subgroup_basic : require
@@ -20,7 +21,7 @@ layout(local_size_x_id = 0) in;
 #include "integer.glsl"
 #endif
 layout(constant_id = 7) const uint UNITS = 1;
-layout(constant_id = 8) const uint ROWS = 2;    // 2, 4 or 8
+layout(constant_id = 8) const uint ROWS = 2;    // a power of two, at most 8
 layout(constant_id = 9) const uint STEPS = 32;  // of a workgroup at most; no more results than invocations
 layout(constant_id = 10) const uint SUBGROUPS = 1;
 layout(constant_id = 11) const uint NORM = 0;
