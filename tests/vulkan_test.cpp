@@ -152,6 +152,15 @@ TEST_CASE("Vulkan: prompts longer than a tile, several sessions in a step, split
             auto forked = first.fork(40);  // copies a page on write
             forked->eval(tokens.data() + 40, 3);
             CHECK(largest_difference({forked->logits(), forked->logits() + n}, row(42)) <= tolerance);
+            // One row at a time: within a page, and in the second page.
+            for (size_t i = 43; i < 46; ++i) {
+                forked->eval(tokens.data() + i, 1);
+                CHECK(largest_difference({forked->logits(), forked->logits() + n}, row(i)) <= tolerance);
+            }
+            for (size_t i = 71; i < 74; ++i) {
+                first.eval(tokens.data() + i, 1);
+                CHECK(largest_difference({first.logits(), first.logits() + n}, row(i)) <= tolerance);
+            }
         }
     }
 }
