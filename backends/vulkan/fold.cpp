@@ -57,20 +57,20 @@ std::vector<Folded> fold(const std::vector<Bound>& nodes, int max_rows) {
     std::vector<Folded> folded(nodes.size());
     const bool few = max_rows <= vector_rows;
     for (size_t i = 0; i < nodes.size(); ++i) {
-        const Bound& linear = nodes[i];
-        if (linear.node.op == Op::attention && i > 0 && attends_one_row(linear.node, max_rows) &&
-            folds_rope(nodes, nodes[i - 1], linear)) {
+        const Bound& bound = nodes[i];
+        if (bound.node.op == Op::attention && i > 0 && attends_one_row(bound.node, max_rows) &&
+            folds_rope(nodes, nodes[i - 1], bound)) {
             folded[i].rope = &nodes[i - 1];
             folded[i - 1].away = true;
         }
-        const bool many = !few && linear.kernel->rounds_to && linear.out.rows == Rows::step;  // by matrices
-        if (!takes_folded(linear) || !(few || many)) continue;
-        if (i > 0 && folds_producer(nodes, nodes[i - 1], linear, few)) {
+        const bool many = !few && bound.kernel->rounds_to && bound.out.rows == Rows::step;  // by matrices
+        if (!takes_folded(bound) || !(few || many)) continue;
+        if (i > 0 && folds_producer(nodes, nodes[i - 1], bound, few)) {
             folded[i].producer = &nodes[i - 1];
             folded[i - 1].away = true;
         }
-        const Operand& input = folded[i].producer ? folded[i].producer->in[0] : linear.in[0];
-        if (few && i + 1 < nodes.size() && folds_silu(nodes, linear, input, nodes[i + 1])) {
+        const Operand& input = folded[i].producer ? folded[i].producer->in[0] : bound.in[0];
+        if (few && i + 1 < nodes.size() && folds_silu(nodes, bound, input, nodes[i + 1])) {
             folded[i].silu = &nodes[i + 1];
             folded[i + 1].away = true;
         }
