@@ -345,22 +345,6 @@ void launch_kind(Recorder& recorder, const AttentionArguments& a) {
     recorder.launch(attention_any<kind>, dim3(a.heads, recorder.max_rows), dim3(32), shared, recorder.view(), a);
 }
 
-AttentionArguments arguments(const Bound& b) {
-    const Node& n = b.node;
-    AttentionArguments a{};
-    a.q = f32_pointer(b.in[0]);
-    a.q_stride = b.in[0].stride;
-    a.out = f32_pointer(b.out);
-    a.out_stride = b.out.stride;
-    a.heads = n.heads;
-    a.kv_heads = n.kv_heads;
-    a.head_dim = n.head_dim;
-    a.window = n.window;
-    a.scale = n.scale;
-    a.cache = cache_places(n);
-    return a;
-}
-
 void launch_exact(Recorder& recorder, const AttentionArguments& a) {
     switch (a.cache.kind) {
         case CacheKind::s8:
@@ -375,11 +359,11 @@ void launch_exact(Recorder& recorder, const AttentionArguments& a) {
 }  // namespace
 
 void emit_attention(Recorder& recorder, const Bound& b) {
-    launch_exact(recorder, arguments(b));
+    launch_exact(recorder, attention_arguments(b));
 }
 
 void emit_attention_f16(Recorder& recorder, const Bound& b) {
-    AttentionArguments a = arguments(b);
+    AttentionArguments a = attention_arguments(b);
     if (recorder.max_rows > 2 * fewest_mma_rows) {
         launch_attention_mma(recorder, a);
         a.short_sequences = true;

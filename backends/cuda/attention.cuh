@@ -1,20 +1,9 @@
 // What the attention kernels share.
 #pragma once
 #include "backends/cuda/cache_page.cuh"
-#include "backends/cuda/recorder.h"
 
 namespace quant {
 namespace cuda {
-
-struct AttentionArguments {
-    const float* q;
-    float* out;
-    int64_t q_stride, out_stride;
-    int heads, kv_heads, head_dim, window;
-    float scale;
-    CachePlaces cache;
-    bool short_sequences;  // only the rows of sequences with fewer than fewest_mma_rows
-};
 
 // attention_mma.cu: head dimensions 64 and 128, all rows but those of short sequences.
 constexpr int fewest_mma_rows = 8;

@@ -1,28 +1,12 @@
-// Where a layer's keys and values lie in a page of the cache (CacheShape in core/backend.h), and what their codes mean.
+// Keys and values in a page of the cache, and what their codes mean.
 #pragma once
 #include <cuda_fp8.h>
 
+#include "backends/cuda/arguments.h"
 #include "backends/cuda/device.cuh"
-#include "backends/cuda/recorder.h"
 
 namespace quant {
 namespace cuda {
-
-struct CachePlaces {
-    CacheKind kind;
-    int64_t layer_at, head_bytes, values_at, key_scales_at, value_scales_at;  // bytes; the first in a page
-};
-inline CachePlaces cache_places(const Node& n) {
-    const CacheShape one_layer = {1, n.kv_heads, n.head_dim, n.cache};
-    CachePlaces p{};
-    p.kind = n.cache;
-    p.layer_at = static_cast<int64_t>(n.layer * one_layer.layer_bytes());
-    p.head_bytes = static_cast<int64_t>(one_layer.head_bytes());
-    p.values_at = static_cast<int64_t>(one_layer.values(0));
-    p.key_scales_at = static_cast<int64_t>(one_layer.key_scales(0));
-    p.value_scales_at = static_cast<int64_t>(one_layer.value_scales(0));
-    return p;
-}
 
 // One key head's part of a page: keys [head_dim][64], values [64][head_dim], and in a cache of codes the scales of
 // both.

@@ -14,58 +14,14 @@ constexpr int most_few_rows = 32;  // that linear_rows.cuh takes where there is 
 bool one_scale_per_row(const Format& f) {
     return f.granularity == Granularity::channel || f.granularity == Granularity::tensor;
 }
-bool is_integer(const Bound& b) {
-    const Format& f = b.node.weight->format;
-    return b.in[0].type == ValueType::s8 && !is_float(f.element) && f.element != Element::e4m3 && one_scale_per_row(f);
-}
-
 bool is_aligned(const void* p) {
     return reinterpret_cast<uintptr_t>(p) % 16 == 0;
 }
 
-LinearArguments arguments(const Bound& b) {
-    const Weight& w = *b.node.weight;
-    const FragmentTile tile = fragment_tile(w.format, w.cols);
-    LinearArguments a{};
-    a.tiles = device_pointer(w.data);
-    a.tile_bytes = static_cast<int64_t>(tile.bytes);
-    a.tile_count = (w.rows + 15) / 16;
-    a.weight_rows = w.rows;
-    a.cols = w.cols;
-    a.stages = tile.stages;
-    a.parameters_at = static_cast<int>(tile.parameters_at);
-    a.group_blocks = tile.group_blocks;
-    a.last_group = std::max(0, tile.groups - 1);
-    a.half_parameters = tile.half_parameters;
-    a.has_offsets = w.format.zero != Zero::none;
-    a.is_minimum = w.format.zero == Zero::minimum;
-    a.bias = bias_of(w);
-    a.in = device_pointer(b.in[0].data);
-    a.in_stride = b.in[0].stride;
-    a.in_type = b.in[0].type;
-    a.in_aligned = is_aligned(a.in) && a.in_stride % 4 == 0;
-    if (a.in_type != ValueType::f32) a.row_scales = row_scales(b.in[0]);
-    if (b.node.op == Op::linear_add) {
-        a.add = f32_pointer(b.in[1]);
-        a.add_stride = b.in[1].stride;
-    }
-    a.out = f32_pointer(b.out);
-    a.out_stride = b.out.stride;
-    a.outputs = b.out.rows == Rows::outputs;
-    return a;
-}
-
-int scales_of(const Weight& w) {
-    if (is_float(w.format.element)) return 0;
-    if (one_scale_per_row(w.format)) return 1;
-    const FragmentTile tile = fragment_tile(w.format, w.cols);
-    return tile.group_blocks * 32 % tile.stage_cols == 0 ? 2 : 3;
-}
-
 LinearKernel rows_kernel(const Bound& b, int tiles_of_8) {
     const Weight& w = *b.node.weight;
-    const int scales = scales_of(w);
-    if (is_integer(b)) return rows_kernel_integer(w.format.element, tiles_of_8);
+    const int scales = linear_scales(w);
+    if (is_integer_product(b)) return rows_kernel_integer(w.format.element, tiles_of_8);
     switch (w.format.element) {
         case Element::f16:
         case Element::bf16:
@@ -123,7 +79,7 @@ ManyMode many_mode(const DeviceTraits& traits, int max_rows, const Bound& b) {
     if (!traits.wgmma || max_rows <= most_few_rows) return ManyMode::none;
     const Format& f = b.node.weight->format;
     const FragmentTile tile = fragment_tile(f, b.node.weight->cols);
-    if (is_integer(b)) return ManyMode::integer;
+    if (is_integer_product(b)) return ManyMode::integer;
     const bool one_scale = is_float(f.element) || one_scale_per_row(f);
     if (b.kernel->emit == emit_linear_e4m3)
         return one_scale ? ManyMode::e4m3 : tile.group_blocks % 4 == 0 ? ManyMode::e4m3_groups : ManyMode::none;
@@ -182,13 +138,57 @@ void emit_many(Recorder& recorder, const Bound& b, LinearArguments a, ManyMode m
 
 }  // namespace
 
+bool is_integer_product(const Bound& b) {
+    const Format& f = b.node.weight->format;
+    return b.in[0].type == ValueType::s8 && !is_float(f.element) && f.element != Element::e4m3 && one_scale_per_row(f);
+}
+
+LinearArguments linear_arguments(const Bound& b) {
+    const Weight& w = *b.node.weight;
+    const FragmentTile tile = fragment_tile(w.format, w.cols);
+    LinearArguments a{};
+    a.tiles = device_pointer(w.data);
+    a.tile_bytes = static_cast<int64_t>(tile.bytes);
+    a.tile_count = (w.rows + 15) / 16;
+    a.weight_rows = w.rows;
+    a.cols = w.cols;
+    a.stages = tile.stages;
+    a.parameters_at = static_cast<int>(tile.parameters_at);
+    a.group_blocks = tile.group_blocks;
+    a.last_group = std::max(0, tile.groups - 1);
+    a.half_parameters = tile.half_parameters;
+    a.has_offsets = w.format.zero != Zero::none;
+    a.is_minimum = w.format.zero == Zero::minimum;
+    a.bias = bias_of(w);
+    a.in = device_pointer(b.in[0].data);
+    a.in_stride = b.in[0].stride;
+    a.in_type = b.in[0].type;
+    a.in_aligned = is_aligned(a.in) && a.in_stride % 4 == 0;
+    if (a.in_type != ValueType::f32) a.row_scales = row_scales(b.in[0]);
+    if (b.node.op == Op::linear_add) {
+        a.add = f32_pointer(b.in[1]);
+        a.add_stride = b.in[1].stride;
+    }
+    a.out = f32_pointer(b.out);
+    a.out_stride = b.out.stride;
+    a.outputs = b.out.rows == Rows::outputs;
+    return a;
+}
+
+int linear_scales(const Weight& w) {
+    if (is_float(w.format.element)) return 0;
+    if (one_scale_per_row(w.format)) return 1;
+    const FragmentTile tile = fragment_tile(w.format, w.cols);
+    return tile.group_blocks * 32 % tile.stage_cols == 0 ? 2 : 3;
+}
+
 bool has_tokens_laid_out(const DeviceTraits& traits, int max_rows, const Bound& linear) {
     return many_mode(traits, max_rows, linear) != ManyMode::none;
 }
 
 void emit_linear_fragments(Recorder& recorder, const Bound& b) {
     const Weight& w = *b.node.weight;
-    LinearArguments a = arguments(b);
+    LinearArguments a = linear_arguments(b);
     if (recorder.producer) {
         const Bound& producer = *recorder.producer;
         const Operand& x = producer.in[0];
@@ -213,7 +213,7 @@ void emit_linear_fragments(Recorder& recorder, const Bound& b) {
     if (mode != ManyMode::none) return emit_many(recorder, b, a, mode);
     const int tiles_of_8 = recorder.max_rows <= 8 ? 1 : recorder.max_rows <= 16 ? 2 : 4;
     a.x_rows = std::min(recorder.max_rows, 8 * tiles_of_8);
-    const size_t shared = divide(a, w, is_integer(b), tiles_of_8, recorder.traits);
+    const size_t shared = divide(a, w, is_integer_product(b), tiles_of_8, recorder.traits);
     const int chunks = (recorder.max_rows + a.x_rows - 1) / a.x_rows;
     if (a.parts > 1) {
         if (chunks * a.groups > Recorder::counters) fail(QUANT_ERR_UNSUPPORTED, "CUDA: a step of too many rows");

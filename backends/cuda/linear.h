@@ -54,9 +54,15 @@ struct LinearArguments {
     int cluster;        // blocks that share the weights' codes
 };
 
+LinearArguments linear_arguments(const Bound& bound);
+// 0 none, 1 one per row, 2 groups of whole stages, 3 any group of whole blocks.
+int linear_scales(const Weight& weight);
+// Of int8 codes, with integer sums.
+bool is_integer_product(const Bound& linear);
+
 using LinearKernel = void (*)(StepView, LinearArguments);
 
-// scales: 0 none, 1 one per row, 2 groups of whole stages, 3 any group of whole blocks. tiles_of_8: 1, 2 or 4.
+// scales: of linear_scales. tiles_of_8: 1, 2 or 4.
 LinearKernel rows_kernel_16(bool bf16, int tiles_of_8);
 LinearKernel rows_kernel_s8(int tiles_of_8, int scales);
 LinearKernel rows_kernel_u8(int tiles_of_8, int scales);

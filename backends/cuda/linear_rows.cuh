@@ -59,6 +59,23 @@ __device__ inline void load_quad(const LinearArguments& a, int64_t row, int64_t 
                                             : e4m3_to_f32(x[i]);
 }
 
+// The scale and offset of a row that has one of each.
+__device__ inline float2 row_parameters(const LinearArguments& a, int64_t r) {
+    const uint8_t* at = a.tiles + r / 16 * a.tile_bytes + a.parameters_at;
+    const int64_t pair = r % 8 * 2 + r % 16 / 8;
+    if (a.half_parameters) return __half22float2(reinterpret_cast<const __half2*>(at)[pair]);
+    return reinterpret_cast<const float2*>(at)[pair];
+}
+// Each operation rounded once, in this order, on every device.
+__device__ inline float scale_integer(const LinearArguments& a, float2 p, RowScale x, int sum) {
+    if (a.is_minimum) {
+        const float product = __fmul_rn(__fmul_rn(__int2float_rn(sum), x.scale), p.x);
+        return __fadd_rn(product, __fmul_rn(__fmul_rn(__int2float_rn(x.sum), x.scale), p.y));
+    }
+    sum -= static_cast<int>(p.y) * x.sum;
+    return __fmul_rn(__fmul_rn(__int2float_rn(sum), x.scale), p.x);
+}
+
 template <class Codec, bool Integer, Scales scales, int NT>
 struct Kernel {
     using Sum = typename std::conditional<Integer, int, float>::type;
@@ -270,26 +287,10 @@ struct Kernel {
         }
     }
 
-    // The scale and offset of a row that has one of each.
-    __device__ static float2 row_parameters(const LinearArguments& a, int64_t r) {
-        const uint8_t* at = a.tiles + r / 16 * a.tile_bytes + a.parameters_at;
-        const int64_t pair = r % 8 * 2 + r % 16 / 8;
-        if (a.half_parameters) return __half22float2(reinterpret_cast<const __half2*>(at)[pair]);
-        return reinterpret_cast<const float2*>(at)[pair];
-    }
-
     __device__ static float finish(const LinearArguments& a, int64_t row, int64_t r, Sum sum) {
         float y;
-        if constexpr (Integer) {  // each operation rounded once, in this order, on every device
-            const float2 p = row_parameters(a, r);
-            const RowScale x = a.row_scales[row];
-            if (a.is_minimum) {
-                const float product = __fmul_rn(__fmul_rn(__int2float_rn(sum), x.scale), p.x);
-                y = __fadd_rn(product, __fmul_rn(__fmul_rn(__int2float_rn(x.sum), x.scale), p.y));
-            } else {
-                sum -= static_cast<int>(p.y) * x.sum;
-                y = __fmul_rn(__fmul_rn(__int2float_rn(sum), x.scale), p.x);
-            }
+        if constexpr (Integer) {
+            y = scale_integer(a, row_parameters(a, r), a.row_scales[row], sum);
         } else {
             y = sum;
             if (a.row_scales) y = y * a.row_scales[row].scale;

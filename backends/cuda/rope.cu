@@ -1,8 +1,8 @@
 // Rotary positions and the cache's write.
 #include <algorithm>
 
-#include "backends/cuda/cache_page.cuh"
 #include "backends/cuda/emit.h"
+#include "backends/cuda/rope.cuh"
 
 namespace quant {
 namespace cuda {
@@ -13,47 +13,9 @@ __global__ void rope_angles(StepView step, const float* frequencies, float* out,
     wait_for_previous();
     const int row = blockIdx.x, i = threadIdx.x;
     if (row >= step.rows(false) || i >= half) return;
-    const float angle = static_cast<float>(step.position(row)) * frequencies[i];
-    double sine, cosine;
-    sincos(static_cast<double>(angle), &sine, &cosine);
-    out[row * stride + 2 * i] = static_cast<float>(cosine);
-    out[row * stride + 2 * i + 1] = static_cast<float>(sine);
-}
-
-// As in formats/float_types.h: a NaN keeps its sign and first bits.
-__device__ inline uint16_t f32_to_f16(float x) {
-    const uint32_t u = __float_as_uint(x), a = u & 0x7fffffff;
-    if (a > 0x7f800000u) return static_cast<uint16_t>(0x7e00 | (a >> 13 & 0x3ff) | (u >> 16 & 0x8000));
-    return __half_as_ushort(__float2half_rn(x));
-}
-
-struct RopeArguments {
-    const float *q, *k, *v, *angles;  // null: there is nothing to turn, or to write into the cache
-    float* out;
-    int64_t q_stride, k_stride, v_stride, angles_stride, out_stride;
-    int heads, kv_heads, head_dim;
-    bool adjacent, turn_k;
-    CachePlaces cache;
-};
-
-// Pair i of a head, and its turn.
-struct Pair {
-    int first, second;
-    float left, right;
-    __device__ Pair(const RopeArguments& a, const float* x, int i)
-        : first(a.adjacent ? 2 * i : i), second(a.adjacent ? 2 * i + 1 : i + a.head_dim / 2) {
-        left = x[first];
-        right = x[second];
-    }
-    __device__ void turn(const float* angles, int i) {
-        const float cosine = angles[2 * i], sine = angles[2 * i + 1], l = left, r = right;
-        left = l * cosine - r * sine;
-        right = l * sine + r * cosine;
-    }
-};
-
-__device__ inline uint8_t* page_of(const StepView& step, int row, int position) {
-    return step.page(step.first_page(row) + position / page_positions);
+    const float2 angle = rope_angle(step.position(row), frequencies[i]);
+    out[row * stride + 2 * i] = angle.x;
+    out[row * stride + 2 * i + 1] = angle.y;
 }
 
 // Blocks [row][part]; a thread turns pairs of q, then (in a cache of kind f16) of k, and copies v.
@@ -121,58 +83,16 @@ template <CacheKind kind>
 __global__ void __launch_bounds__(32) write_codes(StepView step, RopeArguments a) {
     allow_next();
     wait_for_previous();
-    const int row = blockIdx.x, head = blockIdx.y / 2, half = a.head_dim / 2;
+    const int row = blockIdx.x, head = blockIdx.y / 2;
     if (row >= step.rows(false)) return;
     const bool is_key = blockIdx.y % 2 == 0;
     const float* x = (is_key ? a.k + row * a.k_stride : a.v + row * a.v_stride) + head * a.head_dim;
-    const float* angles = a.angles + row * a.angles_stride;
-    const int position = step.position(row), at = position % page_positions;
-    const CachePage page = CachePage(page_of(step, row, position), a.cache, head);
-    const auto number = [&](int i) {
-        Pair pair(a, x, i);
-        if (is_key && a.turn_k) pair.turn(angles, i);
-        return pair;
-    };
-    float largest = 0;  // NaNs do not count
-    for (int i = threadIdx.x; i < half; i += 32) {
-        const Pair pair = number(i);
-        largest = fmaxf(largest, fmaxf(fabsf(pair.left), fabsf(pair.right)));
-    }
-    const float limit = kind == CacheKind::s8 ? 127 : 448;
-    const __half scale = __float2half_rn(fminf(warp_max(largest) / limit, 65504.0f));
-    const float inverse = __half2float(scale) > 0 ? 1 / __half2float(scale) : 0;
-    if (threadIdx.x == 0) (is_key ? page.key_scales : page.value_scales)[at] = scale;
-    const auto write = [&](int i, float value) {
-        const float q = value * inverse;
-        uint8_t* to = is_key ? page.keys + i * page_positions + at : page.values + at * a.head_dim + i;
-        if (kind == CacheKind::e4m3)
-            *to = f32_to_e4m3(q);
-        else
-            *to = static_cast<uint8_t>(isnan(q) ? 0 : static_cast<int>(rintf(fminf(fmaxf(q, -127.0f), 127.0f))));
-    };
-    for (int i = threadIdx.x; i < half; i += 32) {
-        const Pair pair = number(i);
-        write(pair.first, pair.left);
-        write(pair.second, pair.right);
-    }
+    const int position = step.position(row);
+    write_head<kind>(a, CachePage(page_of(step, row, position), a.cache, head), position % page_positions, is_key, x,
+                     a.angles + row * a.angles_stride);
 }
 
 // ---- Host ---------------------------------------------------------------------------------------------------------
-
-RopeArguments arguments(const Bound& b) {
-    const Node& n = b.node;
-    RopeArguments a{};
-    a.heads = n.heads;
-    a.kv_heads = n.kv_heads;
-    a.head_dim = n.head_dim;
-    a.adjacent = n.adjacent_pairs;
-    a.cache = cache_places(n);
-    if (n.out >= 0) {
-        a.out = f32_pointer(b.out);
-        a.out_stride = b.out.stride;
-    }
-    return a;
-}
 
 void launch_rope(Recorder& recorder, RopeArguments a) {
     const int rows = recorder.max_rows;
@@ -192,11 +112,6 @@ void launch_rope(Recorder& recorder, RopeArguments a) {
     recorder.launch(rope, dim3(rows, many ? std::min(parts, 4) : parts), dim3(256), 0, recorder.view(), a);
 }
 
-void set_operand(const Operand& o, const float*& pointer, int64_t& stride) {
-    pointer = f32_pointer(o);
-    stride = o.stride;
-}
-
 }  // namespace
 
 void emit_rope_angles(Recorder& recorder, const Bound& b) {
@@ -207,27 +122,15 @@ void emit_rope_angles(Recorder& recorder, const Bound& b) {
 }
 
 void emit_rope(Recorder& recorder, const Bound& b) {
-    RopeArguments a = arguments(b);
-    set_operand(b.in[0], a.q, a.q_stride);
-    set_operand(b.in[1], a.angles, a.angles_stride);
-    launch_rope(recorder, a);
+    launch_rope(recorder, rope_arguments(b));
 }
 
 void emit_cache_write(Recorder& recorder, const Bound& b) {
-    RopeArguments a = arguments(b);
-    set_operand(b.in[0], a.k, a.k_stride);
-    set_operand(b.in[1], a.v, a.v_stride);
-    launch_rope(recorder, a);
+    launch_rope(recorder, rope_arguments(b));
 }
 
 void emit_rope_cache_write(Recorder& recorder, const Bound& b) {
-    RopeArguments a = arguments(b);
-    a.turn_k = true;
-    set_operand(b.in[0], a.q, a.q_stride);
-    set_operand(b.in[1], a.k, a.k_stride);
-    set_operand(b.in[2], a.v, a.v_stride);
-    set_operand(b.in[3], a.angles, a.angles_stride);
-    launch_rope(recorder, a);
+    launch_rope(recorder, rope_arguments(b));
 }
 
 }  // namespace cuda

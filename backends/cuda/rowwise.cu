@@ -1,8 +1,8 @@
 // Ops whose rows do not meet: embedding, norms, activations, quantization.
 #include <cfloat>
 
-#include "backends/cuda/device.cuh"
 #include "backends/cuda/emit.h"
+#include "backends/cuda/table.cuh"
 #include "core/backend.h"
 
 namespace quant {
@@ -11,52 +11,12 @@ namespace {
 
 constexpr int row_threads = 256;
 
-// ---- Tables -------------------------------------------------------------------------------------------------------
-
-// A planar matrix in layout_stored (see formats/format.h for the bytes).
-struct Table {
-    const uint8_t *codes, *scales, *zeros;
-    Format format;
-    int64_t rows, cols, row_bytes, groups;
-};
-
-__device__ inline float load_float(FloatType type, const uint8_t* array, int64_t index) {
-    if (type == FloatType::f32) return reinterpret_cast<const float*>(array)[index];
-    if (type == FloatType::f16) return __half2float(reinterpret_cast<const __half*>(array)[index]);
-    return __bfloat162float(reinterpret_cast<const __nv_bfloat16*>(array)[index]);
-}
-
-__device__ inline float decode(const Table& t, int64_t row, int64_t col) {
-    const Format& f = t.format;
-    const uint8_t* codes = t.codes + row * t.row_bytes;
-    if (f.element == Element::f32) return load_float(FloatType::f32, codes, col);
-    if (f.element == Element::f16) return load_float(FloatType::f16, codes, col);
-    if (f.element == Element::bf16) return load_float(FloatType::bf16, codes, col);
-    const int bits = f.element == Element::u4 ? 4 : f.element == Element::u5 ? 5 : f.element == Element::u6 ? 6 : 8;
-    const int64_t bit = col * bits;
-    const uint32_t low = codes[bit / 8], high = bit % 8 + bits > 8 ? codes[bit / 8 + 1] : 0;
-    const uint32_t code = ((low | high << 8) >> bit % 8) & ((1u << bits) - 1);
-    int64_t index = 0;
-    if (f.granularity == Granularity::channel) index = row;
-    if (f.granularity == Granularity::group) index = row * t.groups + col / f.group;
-    if (f.granularity == Granularity::block) index = row / f.group * t.groups + col / f.group;
-    const float scale = load_float(f.scale, t.scales, index);
-    const float q = f.element == Element::s8     ? static_cast<float>(static_cast<int8_t>(code))
-                    : f.element == Element::e4m3 ? e4m3_to_f32(static_cast<uint8_t>(code))
-                                                 : static_cast<float>(code);
-    if (f.zero == Zero::minimum) return q * scale + load_float(f.scale, t.zeros, index);
-    if (f.zero == Zero::integer) return (q - static_cast<float>(t.zeros[index])) * scale;
-    if (f.zero == Zero::constant) return (q - static_cast<float>(f.zero_point)) * scale;
-    return q * scale;
-}
-
 __global__ void embed(StepView step, Table table, float* out, int64_t stride) {
     allow_next();
     wait_for_previous();
     const int row = blockIdx.y;
     if (row >= step.rows(false)) return;
-    int64_t token = step.token(row);
-    token = token < 0 ? 0 : token >= table.rows ? table.rows - 1 : token;
+    const int64_t token = table_row(table, step.token(row));
     const int64_t col = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     if (col < table.cols) out[row * stride + col] = decode(table, token, col);
 }
@@ -278,14 +238,9 @@ void launch_row_function(Recorder& recorder, const Bound& b) {
 }  // namespace
 
 void emit_embed(Recorder& recorder, const Bound& b) {
-    const Weight& w = *b.node.weight;
-    const StoredOffsets at = stored_offsets(w.format, w.rows, w.cols);
-    const uint8_t* data = device_pointer(w.data);
-    Table t{data, data + at.scales, data + at.zeros, w.format, w.rows, w.cols, 0, 0};
-    t.row_bytes = static_cast<int64_t>(codes_row_bytes(w.format, w.cols));
-    t.groups = groups_per_row(w.format, w.cols);
-    recorder.launch(embed, elements(recorder, w.cols), dim3(row_threads), 0, recorder.view(), t, f32_pointer(b.out),
-                    b.out.stride);
+    const Table table = embedding_table(*b.node.weight);
+    recorder.launch(embed, elements(recorder, table.cols), dim3(row_threads), 0, recorder.view(), table,
+                    f32_pointer(b.out), b.out.stride);
 }
 
 void emit_row_function(Recorder& recorder, const Bound& b) {
