@@ -82,6 +82,13 @@ struct Codec8 {
     }
 };
 
+// x & mask | bits in one instruction, for which the compiler needs two.
+__device__ inline uint32_t masked_or(uint32_t x, uint32_t mask, uint32_t bits) {
+    uint32_t y;
+    asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(y) : "r"(x), "r"(mask), "r"(bits));
+    return y;
+}
+
 struct Codec4 {
     static constexpr FragmentKind kind = FragmentKind::bits4;
     static constexpr int blocks = 4;
@@ -91,7 +98,7 @@ struct Codec4 {
     // Nibbles n and n + 4 (n = 0 or 1) of x as two f16.
     template <int n>
     __device__ static uint32_t pair(uint32_t x) {
-        const uint32_t biased = (x & (n ? 0x00f000f0u : 0x000f000fu)) | 0x64006400u;  // 1024 + code, 1024 + 16 code
+        const uint32_t biased = masked_or(x, n ? 0x00f000f0u : 0x000f000fu, 0x64006400u);  // 1024 + code, + 16 code
         const __half2 h = *reinterpret_cast<const __half2*>(&biased);
         const __half2 value =
             n ? __hfma2(h, __half2half2(__float2half_rn(1.f / 16)), __half2half2(__float2half_rn(-64.f)))
@@ -106,6 +113,19 @@ struct Codec4 {
             a[0][2 + row] = pair<1>(x);
             a[1][row] = pair<0>(y);
             a[1][2 + row] = pair<1>(y);
+        }
+    }
+    // The same plus `bias`: nibbles in bits 4 to 7 of 64's mantissa.
+    static constexpr float bias = 64;
+    __device__ static void expand_biased(const StageLoad& w, int block, uint32_t (&a)[2][4]) {
+        const auto pair = [](uint32_t x) { return masked_or(x, 0x00f000f0u, 0x54005400u); };
+#pragma unroll
+        for (int row = 0; row < 2; ++row) {
+            const uint32_t x = word(w.v[block / 2], block % 2 * 2 + row);
+            a[0][row] = pair(x << 4);
+            a[0][2 + row] = pair(x);
+            a[1][row] = pair(x >> 4);
+            a[1][2 + row] = pair(x >> 8);
         }
     }
     __device__ static void bytes(const StageLoad& w, int block, uint32_t (&a)[4]) {
