@@ -162,3 +162,78 @@ TEST_CASE("batches of prefill and decode give each sequence its own result", "[d
         }
     }
 }
+
+TEST_CASE("one sequence, token after token, on networks of many shapes", "[device]") {
+    const auto devices = devices_under_test();
+    if (devices.empty()) return;
+    TestServices services(4);
+    struct Case {
+        const char* name;
+        SmallLlama shape;
+        CacheKind cache;
+        std::vector<const char*> schemes;
+    };
+    std::vector<Case> cases;
+    const auto add = [&](const char* name, CacheKind cache, std::vector<const char*> schemes, auto change) {
+        SmallLlama shape;
+        shape.hidden = 128, shape.head_dim = 64, shape.heads = 2, shape.kv_heads = 2, shape.ffn = 320;
+        change(shape);
+        cases.push_back({name, shape, cache, std::move(schemes)});
+    };
+    const auto nothing = [](SmallLlama&) {};
+    add("heads of 64", CacheKind::f16, {"f16", "bf16", "a16w4:g32", "a16w8:g64", "a8w8", "fp8"}, nothing);
+    add("cache of s8", CacheKind::s8, {"f16"}, nothing);
+    add("cache of e4m3", CacheKind::e4m3, {"f16"}, nothing);
+    add("a window", CacheKind::f16, {"f16"}, [](SmallLlama& s) { s.window = 50; });
+    add("biases, shared key heads, tied", CacheKind::f16, {"f16", "a16w4:g32"},
+        [](SmallLlama& s) { s.architecture = "qwen2", s.heads = 7, s.kv_heads = 1, s.bias = s.tied = true; });
+    add("heads of 128", CacheKind::f16, {"f16", "a16w8"},
+        [](SmallLlama& s) { s.hidden = 256, s.head_dim = 128, s.heads = 6, s.kv_heads = 2; });
+    add("heads of 128, cache of s8", CacheKind::s8, {"a16w4:g128"},
+        [](SmallLlama& s) { s.hidden = 256, s.head_dim = 128, s.heads = 3, s.kv_heads = 3; });
+    add("heads of 16", CacheKind::f16, {"f16"}, [](SmallLlama& s) { s.head_dim = 16, s.heads = 8; });
+    add("a long row", CacheKind::f16, {"f16", "a8w8"}, [](SmallLlama& s) { s.ffn = 15360, s.layers = 1; });
+    constexpr int tokens = 300;  // attention in several parts
+    for (const Case& c : cases)
+        for (const char* scheme : c.schemes) {
+            const std::vector<int32_t> path = random_tokens(tokens, c.shape.vocabulary, 3);
+            auto reference =
+                load_test_model(small_checkpoint(c.shape), {{"cpu:reference", 0}}, scheme, services, 0, false, c.cache);
+            Session at_once(reference, 0);
+            const Path expected = {path, all_logits(at_once, path)};
+            for (const std::string& device : devices) {
+                INFO(device << ", " << c.name << ", " << scheme);
+                auto model =
+                    load_test_model(small_checkpoint(c.shape), {{device, 0}}, scheme, services, 0, false, c.cache);
+                const int vocabulary = c.shape.vocabulary;
+                Session session(model, 0), other(model, 0);
+                std::vector<float> logits;
+                const auto advance = [&](Session& s, int32_t token) {
+                    s.eval(&token, 1);
+                    logits.insert(logits.end(), s.logits(), s.logits() + vocabulary);
+                };
+                for (const int32_t token : path) advance(session, token);
+                const Comparison all = compare(expected, logits, vocabulary);
+                WARN(device << ", " << c.name << ", " << scheme << ": " << all.different << " other top tokens, gap "
+                            << all.gap << ", largest difference " << all.error);
+                // bf16 and caches of codes round more, the latter on the edge between two codes to either side.
+                const bool rounds = c.cache != CacheKind::f16 || std::strcmp(scheme, "bf16") == 0;
+                CHECK(all.gap <= std::max(allowed_gap(scheme), rounds ? 0.1 : 0));
+                CHECK(all.error <= (allowed_gap(scheme) > 0.1 ? 1.5 : rounds ? 0.5 : 0.2));
+
+                // Again from the middle, in turn with another session: the same bits.
+                const std::vector<float> first = logits;
+                const int middle = tokens / 3;
+                logits.clear();
+                session.rewind(middle);
+                std::vector<float> others;
+                for (int i = middle; i < middle + 40; ++i) {
+                    advance(session, path[i]);
+                    other.eval(&path[i - middle], 1);
+                    others.insert(others.end(), other.logits(), other.logits() + vocabulary);
+                }
+                CHECK(std::memcmp(logits.data(), first.data() + middle * vocabulary, logits.size() * 4) == 0);
+                CHECK(std::memcmp(others.data(), first.data(), others.size() * 4) == 0);
+            }
+        }
+}

@@ -79,34 +79,6 @@ struct SplitArguments {
     uint32_t* arrived;   // [row][kv head][group]
 };
 
-// Eight numbers of the cache, side by side.
-template <CacheKind kind>
-struct Eight {
-    uint32_t words[kind == CacheKind::f16 ? 4 : 2];
-    __device__ void load(const uint8_t* numbers, int64_t index) {
-        if constexpr (kind == CacheKind::f16)
-            asm volatile("ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
-                         : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
-                         : "l"(numbers + index * 2));
-        else
-            asm volatile("ld.global.L1::no_allocate.v2.u32 {%0,%1}, [%2];"
-                         : "=r"(words[0]), "=r"(words[1])
-                         : "l"(numbers + index));
-    }
-    __device__ void to_floats(float (&f)[8]) const {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            float2 pair;
-            if constexpr (kind == CacheKind::f16)
-                pair = __half22float2(*reinterpret_cast<const __half2*>(&words[i]));
-            else
-                pair = __half22float2(code_pair<kind>(words[i / 2] >> i % 2 * 16));
-            f[2 * i] = pair.x;
-            f[2 * i + 1] = pair.y;
-        }
-    }
-};
-
 // A warp takes 16 positions of a page at a time, all its loads in flight together. Scores: lane 2 d + p has positions
 // 8p..8p+7 and columns d, d + 16, ... of the keys. Values: a lane has 8 columns of every n-th position.
 template <int H, int DIM, CacheKind kind>  // H: query heads together

@@ -7,6 +7,7 @@
 
 #include "backends/cuda/fold.h"
 #include "backends/cuda/kernels.h"
+#include "backends/cuda/persistent.h"
 #include "formats/error.h"
 
 namespace quant {
@@ -215,19 +216,32 @@ class CudaBackend : public Backend {
             counters_ = reinterpret_cast<uint32_t*>(allocate(bytes));
             check(cudaMemsetAsync(counters_, 0, bytes, stream_), "clear");
         }
-        Recorder recorder(traits_, stream_, step_, counters_, max_rows);
-        emit(recorder, nodes);
-
         auto plan = std::make_unique<CudaPlan>();
         plan->device = traits_.index;
         plan->max_rows = max_rows;
         plan->stream = stream_;
-        if (recorder.workspace_bytes()) plan->workspace = allocate(recorder.workspace_bytes());
-        recorder.begin_launching(plan->workspace);
+        Recorder recorder(traits_, stream_, step_, counters_, max_rows);
+        PersistentProgram program;
+        const bool persistent = persistent_program(nodes, traits_, max_rows, nullptr, &program);
+        PersistentArguments arguments{};
+        if (persistent) {
+            arguments = upload(*plan, nodes, program);
+            recorder.begin_launching(nullptr);  // what runs before needs no workspace
+        } else {
+            emit(recorder, nodes);
+            if (recorder.workspace_bytes()) plan->workspace = allocate(recorder.workspace_bytes());
+            recorder.begin_launching(plan->workspace);
+        }
         check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "begin to record");
         cudaGraph_t graph = nullptr;
         try {
-            emit(recorder, nodes);
+            if (persistent) {
+                check(cudaMemsetAsync(arguments.arrived, 0, sizeof(uint32_t), stream_), "clear");
+                for (size_t i = 0; i < program.before; ++i) nodes[i].kernel->emit(recorder, nodes[i]);
+                launch_persistent(traits_, stream_, {step_, max_rows}, arguments);
+            } else {
+                emit(recorder, nodes);
+            }
         } catch (...) {
             cudaStreamEndCapture(stream_, &graph);
             if (graph) cudaGraphDestroy(graph);
@@ -304,6 +318,31 @@ class CudaBackend : public Backend {
             recorder.next_in_pairs = folded[next].consumer != nullptr;
             nodes[i].kernel->emit(recorder, nodes[i]);
         }
+    }
+
+    // Gives the plan memory with the program in it. `program` has the sizes.
+    PersistentArguments upload(CudaPlan& plan, const std::vector<Bound>& nodes, PersistentProgram program) {
+        const size_t instructions = program.instructions.size() * sizeof(Instruction);
+        const size_t streams = program.streams.size() * sizeof(WeightStream);
+        constexpr size_t arrived = 256;  // a line of its own
+        uint8_t* memory = plan.workspace = allocate(program.memory + arrived + instructions + streams);
+        program = {};
+        persistent_program(nodes, traits_, plan.max_rows, memory, &program);
+        PersistentArguments a{};
+        a.arrived = reinterpret_cast<uint32_t*>(memory + program.memory);
+        a.instructions = reinterpret_cast<const Instruction*>(memory + program.memory + arrived);
+        a.streams = reinterpret_cast<const WeightStream*>(memory + program.memory + arrived + instructions);
+        a.count = static_cast<int>(program.instructions.size());
+        a.shared = program.shared;
+        a.counters = counters_;
+        check(cudaMemcpyAsync(memory + program.memory + arrived, program.instructions.data(), instructions,
+                              cudaMemcpyHostToDevice, stream_),
+              "write a program");
+        check(cudaMemcpyAsync(memory + program.memory + arrived + instructions, program.streams.data(), streams,
+                              cudaMemcpyHostToDevice, stream_),
+              "write a program");
+        check(cudaStreamSynchronize(stream_), "write a program");
+        return a;
     }
 
     // Writes the step's block (device_step.h).

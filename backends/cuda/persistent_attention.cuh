@@ -1,0 +1,286 @@
+// Attention of one row in the persistent kernel: a block has a key head, some of the query heads that share it and a
+// part of the positions. It turns its queries; the block of the newest position turns its key and writes it and its
+// value into the cache first. Float32 arithmetic, as in attention.cu.
+#pragma once
+#include <math_constants.h>
+
+#include "backends/cuda/attention.cuh"
+#include "backends/cuda/persistent_weights.cuh"
+#include "backends/cuda/rope.cuh"
+
+namespace quant {
+namespace cuda {
+namespace persistent {
+
+constexpr int unit_positions = 16;  // that a warp takes at a time, of one page
+
+// The units of positions that a row sees, and how many splits have some.
+struct Splits {
+    Range range;
+    int first, units, of_split, active;
+    __device__ Splits(const StepView& step, const Instruction& x) : range(visible(step, 0, x.attention.window)) {
+        first = range.begin / unit_positions;
+        units = (range.end - 1) / unit_positions - first + 1;
+        of_split = max(workers, (units + x.splits - 1) / x.splits);
+        active = (units + of_split - 1) / of_split;
+    }
+};
+
+// The first pages of what this block will read are on their way into the second-level cache.
+__device__ inline void prefetch_cache(const StepView& step, const Instruction& x) {
+    constexpr int most_pages = 4;
+    const int thread = thread_number();
+    const Splits s(step, x);
+    const int item = blockIdx.x / x.splits, split = blockIdx.x % x.splits;
+    if (item >= x.attention.kv_heads * x.groups || split >= s.active) return;
+    const int begin = (s.first + split * s.of_split) * unit_positions / page_positions;
+    const int end = (s.first + min(s.units, (split + 1) * s.of_split) - 1) * unit_positions / page_positions + 1;
+    const int page = begin + thread / 2;
+    if (thread >= 2 * most_pages || page >= end) return;
+    const CachePage at(step.page(step.first_page(0) + page), x.attention.cache, item / x.groups);
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(thread % 2 ? at.values : at.keys),
+                 "r"(static_cast<uint32_t>(x.attention.cache.head_bytes))
+                 : "memory");
+}
+
+template <int H, int DIM, CacheKind kind>  // H: query heads together
+__device__ __forceinline__ void attend(StepView step, int instruction, int item, int split, uint32_t* counters) {
+    const Instruction& x = state().instructions[instruction];
+    const Splits s(step, x);
+    float* const shared = reinterpret_cast<float*>(activations());
+    constexpr int vectors = DIM / 8, at_once = 32 / vectors, positions = unit_positions, loads = DIM / 16;
+    constexpr int together = H == 1 ? loads : loads / 2;  // of loads; there are not enough registers for more
+    constexpr bool codes = kind != CacheKind::f16;
+    const AttentionArguments& a = x.attention;
+    const int thread = thread_number(), warp = thread / 32, lane = thread % 32;
+    const int kv_head = item / x.groups, per_kv = a.heads / a.kv_heads;
+    const int first_head = kv_head * per_kv + item % x.groups * H;
+    const int count = min(H, kv_head * per_kv + per_kv - first_head);
+    const int pages_at = step.first_page(0);
+    const bool has_newest = split == s.active - 1;
+
+    float* query = shared;                            // [DIM][H]
+    float* weights = query + H * DIM;                 // [workers][16][H]
+    float* sums = weights + workers * positions * H;  // [workers][H][DIM]
+    float* warp_largest = sums + workers * H * DIM;   // [workers][H]
+    float* warp_total = warp_largest + workers * H;   // [workers][H]
+    for (int i = thread; i < H * DIM / 2; i += threads) {
+        const int h = i / (DIM / 2), number = i % (DIM / 2);
+        Pair pair(x.rope, x.rope.q + (first_head + min(h, count - 1)) * DIM, number);
+        pair.turn(x.rope.angles, number);
+        query[pair.first * H + h] = h < count ? pair.left * a.scale : 0;
+        query[pair.second * H + h] = h < count ? pair.right * a.scale : 0;
+    }
+    if (has_newest && warp >= workers - 2) {
+        const int position = s.range.end - 1;
+        const CachePage page(step.page(pages_at + position / page_positions), a.cache, kv_head);
+        const bool is_key = warp == workers - 2;
+        write_head<kind>(x.rope, page, position % page_positions, is_key,
+                         (is_key ? x.rope.k : x.rope.v) + kv_head * DIM, x.rope.angles);
+    }
+    synchronize();
+
+    float largest[H], total[H], mean[H][8];
+#pragma unroll
+    for (int h = 0; h < H; ++h) {
+        largest[h] = -CUDART_INF_F;
+        total[h] = 0;
+#pragma unroll
+        for (int j = 0; j < 8; ++j) mean[h][j] = 0;
+    }
+    const int vector = lane % vectors, turn = lane / vectors;
+    float* my_weights = weights + warp * positions * H;
+    const int last_unit = s.first + min(s.units, (split + 1) * s.of_split);
+    for (int unit = s.first + split * s.of_split + warp; unit < last_unit; unit += workers) {
+        const int page = unit * positions / page_positions, in_page = unit * positions % page_positions;
+        const CachePage at(step.page(pages_at + page), a.cache, kv_head);
+        const int low = s.range.begin - unit * positions, high = s.range.end - unit * positions;
+        float score[H][8];
+#pragma unroll
+        for (int h = 0; h < H; ++h)
+#pragma unroll
+            for (int j = 0; j < 8; ++j) score[h][j] = 0;
+                // Scores: lane 2 d + p has positions 8p..8p+7 and columns d, d + 16, ... of the keys.
+#pragma unroll
+        for (int first = 0; first < loads; first += together) {
+            Eight<kind> keys[together];
+#pragma unroll
+            for (int i = 0; i < together; ++i)
+                keys[i].load(at.keys, (lane / 2 + 16 * (first + i)) * page_positions + in_page + lane % 2 * 8);
+#pragma unroll
+            for (int i = 0; i < together; ++i) {
+                float k[8];
+                keys[i].to_floats(k);
+#pragma unroll
+                for (int h = 0; h < H; ++h) {
+                    const float q = query[(lane / 2 + 16 * (first + i)) * H + h];
+#pragma unroll
+                    for (int j = 0; j < 8; ++j) score[h][j] = __fmaf_rn(q, k[j], score[h][j]);
+                }
+            }
+        }
+        float key_scale[8];
+        if constexpr (codes) {
+            Eight<CacheKind::f16> scales;
+            scales.load(reinterpret_cast<const uint8_t*>(at.key_scales), in_page + lane % 2 * 8);
+            scales.to_floats(key_scale);
+        }
+#pragma unroll
+        for (int h = 0; h < H; ++h) {
+            float risen = largest[h];
+#pragma unroll
+            for (int j = 0; j < 8; ++j) {
+                float v = score[h][j];
+#pragma unroll
+                for (int i = 2; i < 32; i *= 2) v += __shfl_xor_sync(0xffffffffu, v, i);
+                if (codes) v *= key_scale[j];
+                const int p = lane % 2 * 8 + j;
+                score[h][j] = p >= low && p < high ? v : -CUDART_INF_F;
+                risen = fmaxf(risen, score[h][j]);
+            }
+            risen = fmaxf(risen, __shfl_xor_sync(0xffffffffu, risen, 1));
+            const float shrink = expf(largest[h] - risen);
+            largest[h] = risen;
+            float sum = 0;
+#pragma unroll
+            for (int j = 0; j < 8; ++j) {
+                const float weight = expf(score[h][j] - risen);
+                sum += weight;
+                if (lane < 2) my_weights[(lane * 8 + j) * H + h] = weight;
+            }
+            sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+            total[h] = total[h] * shrink + sum;
+#pragma unroll
+            for (int j = 0; j < 8; ++j) mean[h][j] *= shrink;
+        }
+        __syncwarp();
+        // Values: a lane has 8 columns of every n-th position.
+#pragma unroll
+        for (int first = 0; first < loads; first += together) {
+            Eight<kind> values[together];
+            float value_scales[together];
+#pragma unroll
+            for (int i = 0; i < together; ++i) {
+                const int p = turn + (first + i) * at_once;
+                values[i].load(at.values, (in_page + p) * DIM + vector * 8);
+                if constexpr (codes) value_scales[i] = __half2float(at.value_scales[in_page + p]);
+            }
+#pragma unroll
+            for (int i = 0; i < together; ++i) {
+                const int p = turn + (first + i) * at_once;
+                if (p < low || p >= high) continue;  // nothing was written there
+                float v[8];
+                values[i].to_floats(v);
+#pragma unroll
+                for (int h = 0; h < H; ++h) {
+                    const float weight = codes ? my_weights[p * H + h] * value_scales[i] : my_weights[p * H + h];
+#pragma unroll
+                    for (int j = 0; j < 8; ++j) mean[h][j] = __fmaf_rn(weight, v[j], mean[h][j]);
+                }
+            }
+        }
+        __syncwarp();
+    }
+
+    // Over the lanes, then over the workers, in their order.
+#pragma unroll
+    for (int h = 0; h < H; ++h) {
+        if (lane == 0) {
+            warp_largest[warp * H + h] = largest[h];
+            warp_total[warp * H + h] = total[h];
+        }
+#pragma unroll
+        for (int j = 0; j < 8; ++j) {
+            float v = mean[h][j];
+            for (int i = vectors; i < 32; i *= 2) v += __shfl_xor_sync(0xffffffffu, v, i);
+            if (turn == 0) sums[(warp * H + h) * DIM + vector * 8 + j] = v;
+        }
+    }
+    synchronize();
+    float* partial = x.partial + (static_cast<int64_t>(item) * x.splits + split) * H * (DIM + 2);
+    for (int i = thread; i < count * DIM; i += threads) {
+        const int h = i / DIM, d = i % DIM;
+        float most = -CUDART_INF_F, value = 0, weight = 0;
+#pragma unroll
+        for (int w = 0; w < workers; ++w) most = fmaxf(most, warp_largest[w * H + h]);
+#pragma unroll
+        for (int w = 0; w < workers; ++w) {
+            const float factor = expf(warp_largest[w * H + h] - most);
+            weight = __fmaf_rn(factor, warp_total[w * H + h], weight);
+            value = __fmaf_rn(factor, sums[(w * H + h) * DIM + d], value);
+        }
+        if (s.active == 1) {
+            a.out[(first_head + h) * DIM + d] = value / weight;
+        } else {
+            partial[h * (DIM + 2) + d] = value;
+            if (d == 0) {
+                partial[h * (DIM + 2) + DIM] = most;
+                partial[h * (DIM + 2) + DIM + 1] = weight;
+            }
+        }
+    }
+    if (s.active == 1) return;
+
+    // The block that arrives last combines the splits, in their order.
+    __threadfence();
+    synchronize();
+    if (thread == 0) {
+        state().is_last = atomicAdd(counters + item, 1) == static_cast<uint32_t>(s.active - 1);
+        if (state().is_last) counters[item] = 0;
+    }
+    synchronize();
+    if (!state().is_last) return;
+    __threadfence();
+    const float* parts = x.partial + static_cast<int64_t>(item) * x.splits * H * (DIM + 2);
+    for (int i = thread; i < count * DIM; i += threads) {
+        const int h = i / DIM, d = i % DIM;
+        float most = -CUDART_INF_F, value = 0, weight = 0;
+        for (int k = 0; k < s.active; ++k) most = fmaxf(most, __ldcg(parts + (k * H + h) * (DIM + 2) + DIM));
+        for (int k = 0; k < s.active; ++k) {
+            const float* part = parts + (k * H + h) * (DIM + 2);
+            const float factor = expf(__ldcg(part + DIM) - most);
+            weight = __fmaf_rn(factor, __ldcg(part + DIM + 1), weight);
+            value = __fmaf_rn(factor, __ldcg(part + d), value);
+        }
+        a.out[(first_head + h) * DIM + d] = value / weight;
+    }
+}
+
+template <int H, int DIM>
+__device__ inline void attend_kind(CacheKind kind, const StepView& step, int instruction, int item, int split,
+                                   uint32_t* counters) {
+    switch (kind) {
+        case CacheKind::s8:
+            return attend<H, DIM, CacheKind::s8>(step, instruction, item, split, counters);
+        case CacheKind::e4m3:
+            return attend<H, DIM, CacheKind::e4m3>(step, instruction, item, split, counters);
+        default:
+            return attend<H, DIM, CacheKind::f16>(step, instruction, item, split, counters);
+    }
+}
+
+__device__ __forceinline__ void attention(const StepView& step, int instruction, uint32_t* counters) {
+    const Instruction& x = state().instructions[instruction];
+    const CacheKind kind = x.attention.cache.kind;
+    const int all = x.attention.kv_heads * x.groups * x.splits, active = Splits(step, x).active;
+    for (int i = blockIdx.x; i < all; i += gridDim.x) {
+        const int item = i / x.splits, split = i % x.splits;
+        if (split >= active) continue;
+        if (x.attention.head_dim == 128) {
+            if (x.heads_together == 1)
+                attend_kind<1, 128>(kind, step, instruction, item, split, counters);
+            else
+                attend_kind<4, 128>(kind, step, instruction, item, split, counters);
+        } else {
+            if (x.heads_together == 1)
+                attend_kind<1, 64>(kind, step, instruction, item, split, counters);
+            else
+                attend_kind<4, 64>(kind, step, instruction, item, split, counters);
+        }
+        synchronize();  // the next item writes where this one's results may still be read
+    }
+}
+
+}  // namespace persistent
+}  // namespace cuda
+}  // namespace quant
