@@ -460,6 +460,9 @@ std::unique_ptr<Backend> create_device(const DeviceInfo& device, const DeviceSer
 #ifdef QUANT_CUDA_90A
     traits.wgmma = traits.architecture == 90;
 #endif
+#ifdef QUANT_CUDA_PERSISTENT
+    traits.persistent = traits.architecture == 90;
+#endif
     return std::make_unique<CudaBackend>(device.name, traits, services.exact);
 }
 

@@ -395,7 +395,7 @@ bool pays(const std::vector<Bound>& nodes) {
 
 bool persistent_program(const std::vector<Bound>& nodes, const DeviceTraits& traits, int max_rows, uint8_t* memory,
                         PersistentProgram* program) {
-    if (max_rows != 1 || traits.architecture != 90 || !pays(nodes)) return false;
+    if (max_rows != 1 || !traits.persistent || !pays(nodes)) return false;
     try {
         Compiler(nodes, traits, memory, *program).compile();
     } catch (const Unsupported&) {

@@ -33,6 +33,7 @@ struct DeviceTraits {
     size_t shared_memory = 0;        // most that one block can have
     bool overlapped_launch = false;  // programmatic dependent launch
     bool wgmma = false;              // Hopper's own products, and this build has the kernels (sm_90a)
+    bool persistent = false;         // Hopper, and this build may decode with persistent.cu
 };
 
 // Throws Error(QUANT_ERR_DEVICE) or std::bad_alloc if `error` is one.

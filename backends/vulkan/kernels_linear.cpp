@@ -309,10 +309,14 @@ void emit_linear(quant::Recorder& base, const Bound& b) {
 }  // namespace
 
 void append_linear_kernels(std::vector<Kernel>& table, const PhysicalDevice& device, bool exact) {
-    if (device.float_matrices.m && !exact)
-        table.insert(table.end(),
-                     {{"linear f16", Op::linear, &layout_lanes8, takes_rounded, emit_linear<false>, "f16"},
-                      {"linear_add f16", Op::linear_add, &layout_lanes8, takes_rounded, emit_linear<false>, "f16"}});
+    if (device.float_matrices.m && !exact) {
+        const char* const rounds_to =
+            device.integer_dot_used ? "f16, for one row of integer weights 16 bit fixed point" : "f16";
+        table.insert(
+            table.end(),
+            {{"linear f16", Op::linear, &layout_lanes8, takes_rounded, emit_linear<false>, rounds_to},
+             {"linear_add f16", Op::linear_add, &layout_lanes8, takes_rounded, emit_linear<false>, rounds_to}});
+    }
     const Kernel kernels[] = {
         {"linear int8", Op::linear, &layout_lanes8, takes_integer, emit_linear<true>},
         {"linear_add int8", Op::linear_add, &layout_lanes8, takes_integer, emit_linear<true>},
