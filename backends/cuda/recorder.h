@@ -2,6 +2,7 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include <tuple>
 #include <utility>
 
 #include "backends/cuda/device_step.h"
@@ -108,11 +109,13 @@ class Recorder {
         }
         if (traits.overlapped_launch && launched_)
             attribute(cudaLaunchAttributeProgrammaticStreamSerialization).programmaticStreamSerializationAllowed = 1;
-        auto go = [&](Parameters... parameters) {
-            void* pointers[] = {&parameters...};
-            cuda::check(cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel), pointers), "launch");
-        };
-        go(std::forward<Arguments>(arguments)...);
+        std::tuple<Parameters...> values(std::forward<Arguments>(arguments)...);
+        std::apply(
+            [&](auto&... value) {
+                void* pointers[] = {&value...};
+                cuda::check(cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel), pointers), "launch");
+            },
+            values);
         launched_ = true;
     }
 
