@@ -150,8 +150,6 @@ LinearArguments linear_arguments(const Bound& b) {
     a.tiles = device_pointer(w.data);
     a.tile_bytes = static_cast<int64_t>(tile.bytes);
     a.tile_count = (w.rows + 15) / 16;
-    a.weight_rows = w.rows;
-    a.cols = w.cols;
     a.stages = tile.stages;
     a.parameters_at = static_cast<int>(tile.parameters_at);
     a.group_blocks = tile.group_blocks;
@@ -159,19 +157,9 @@ LinearArguments linear_arguments(const Bound& b) {
     a.half_parameters = tile.half_parameters;
     a.has_offsets = w.format.zero != Zero::none;
     a.is_minimum = w.format.zero == Zero::minimum;
-    a.bias = bias_of(w);
-    a.in = device_pointer(b.in[0].data);
-    a.in_stride = b.in[0].stride;
+    set_linear_values(a, b);
     a.in_type = b.in[0].type;
     a.in_aligned = is_aligned(a.in) && a.in_stride % 4 == 0;
-    if (a.in_type != ValueType::f32) a.row_scales = row_scales(b.in[0]);
-    if (b.node.op == Op::linear_add) {
-        a.add = f32_pointer(b.in[1]);
-        a.add_stride = b.in[1].stride;
-    }
-    a.out = f32_pointer(b.out);
-    a.out_stride = b.out.stride;
-    a.outputs = b.out.rows == Rows::outputs;
     return a;
 }
 

@@ -54,6 +54,23 @@ struct LinearArguments {
     int cluster;        // blocks that share the weights' codes
 };
 
+// What kernels of every layout are told of a linear's values.
+template <class Arguments>
+void set_linear_values(Arguments& a, const Bound& b) {
+    a.weight_rows = b.node.weight->rows;
+    a.cols = b.node.weight->cols;
+    a.bias = bias_of(*b.node.weight);
+    a.in = device_pointer(b.in[0].data);
+    a.in_stride = b.in[0].stride;
+    if (b.in[0].type != ValueType::f32) a.row_scales = row_scales(b.in[0]);
+    if (b.node.op == Op::linear_add) {
+        a.add = f32_pointer(b.in[1]);
+        a.add_stride = b.in[1].stride;
+    }
+    a.out = f32_pointer(b.out);
+    a.out_stride = b.out.stride;
+    a.outputs = b.out.rows == Rows::outputs;
+}
 LinearArguments linear_arguments(const Bound& bound);
 // 0 none, 1 one per row, 2 groups of whole stages, 3 any group of whole blocks.
 int linear_scales(const Weight& weight);

@@ -2,7 +2,7 @@
 // They run what no other row of the table accepts, and everything under --exact.
 #include "backends/cuda/device.cuh"
 #include "backends/cuda/emit.h"
-#include "backends/cuda/layouts.h"
+#include "backends/cuda/linear.h"
 
 namespace quant {
 namespace cuda {
@@ -120,22 +120,8 @@ void emit_linear_plain(Recorder& recorder, const Bound& b) {
     a.tiles = device_pointer(w.data);
     a.tile = plain_tile(f, w.cols);
     a.format = f;
-    a.weight_rows = w.rows;
-    a.cols = w.cols;
-    a.bias = bias_of(w);
-    a.in = device_pointer(b.in[0].data);
-    a.in_stride = b.in[0].stride;
-    if (b.in[0].type != ValueType::f32) a.row_scales = row_scales(b.in[0]);
-    if (b.node.op == Op::linear_add) {
-        a.add = f32_pointer(b.in[1]);
-        a.add_stride = b.in[1].stride;
-    }
-    a.out = f32_pointer(b.out);
-    a.out_stride = b.out.stride;
-    a.outputs = b.out.rows == Rows::outputs;
-    const bool integer = b.in[0].type == ValueType::s8 && !is_float(f.element) && f.element != Element::e4m3 &&
-                         (f.granularity == Granularity::channel || f.granularity == Granularity::tensor);
-    auto* kernel = integer                          ? linear_plain<ValueType::s8, true>
+    set_linear_values(a, b);
+    auto* kernel = is_integer_product(b)            ? linear_plain<ValueType::s8, true>
                    : b.in[0].type == ValueType::f32 ? linear_plain<ValueType::f32, false>
                    : b.in[0].type == ValueType::s8  ? linear_plain<ValueType::s8, false>
                                                     : linear_plain<ValueType::e4m3, false>;
