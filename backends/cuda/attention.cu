@@ -1,11 +1,9 @@
 // Attention of few rows, limited by reading the cache: float32 arithmetic, keys and values read once for all query
 // heads that share them, the sequence split over blocks. attention_mma.cu has the kernel for many rows.
-#include <math_constants.h>
-
 #include <algorithm>
 #include <climits>
 
-#include "backends/cuda/attention.cuh"
+#include "backends/cuda/attention_split.cuh"
 #include "backends/cuda/emit.h"
 
 namespace quant {
@@ -79,12 +77,11 @@ struct SplitArguments {
     uint32_t* arrived;   // [row][kv head][group]
 };
 
-// A warp takes 16 positions of a page at a time, all its loads in flight together. Scores: lane 2 d + p has positions
-// 8p..8p+7 and columns d, d + 16, ... of the keys. Values: a lane has 8 columns of every n-th position.
+// All loads of a unit are in flight together.
 template <int H, int DIM, CacheKind kind>  // H: query heads together
 __device__ void attend(const StepView& step, const AttentionArguments& a, const SplitArguments& s, int row,
                        const Range& range, int pages_at) {
-    constexpr int dim = DIM, vectors = DIM / 8, at_once = 32 / vectors, positions = 16, loads = DIM / 16;
+    constexpr int dim = DIM, vectors = DIM / 8, at_once = 32 / vectors, positions = unit_positions, loads = DIM / 16;
     constexpr bool codes = kind != CacheKind::f16;
     extern __shared__ float shared[];
     __shared__ float warp_largest[warps][H], warp_total[warps][H];
@@ -107,14 +104,8 @@ __device__ void attend(const StepView& step, const AttentionArguments& a, const 
     }
     __syncthreads();
 
-    float largest[H], total[H], mean[H][8];
-#pragma unroll
-    for (int h = 0; h < H; ++h) {
-        largest[h] = -CUDART_INF_F;
-        total[h] = 0;
-#pragma unroll
-        for (int j = 0; j < 8; ++j) mean[h][j] = 0;
-    }
+    SoftmaxSums<H, kind> softmax;
+    softmax.clear();
     const int vector = lane % vectors, turn = lane / vectors;
     float* my_weights = weights + warp * positions * H;
     const int last_unit = first_unit + min(units, static_cast<int>(blockIdx.x + 1) * split_units);
@@ -144,57 +135,14 @@ __device__ void attend(const StepView& step, const AttentionArguments& a, const 
 #pragma unroll
             for (int j = 0; j < 8; ++j) score[h][j] = 0;
 #pragma unroll
-        for (int i = 0; i < loads; ++i) {
-            float k[8];
-            keys[i].to_floats(k);
-#pragma unroll
-            for (int h = 0; h < H; ++h) {
-                const float x = query[(lane / 2 + 16 * i) * H + h];
-#pragma unroll
-                for (int j = 0; j < 8; ++j) score[h][j] = __fmaf_rn(x, k[j], score[h][j]);
-            }
-        }
-#pragma unroll
-        for (int h = 0; h < H; ++h) {
-            float risen = largest[h];
-#pragma unroll
-            for (int j = 0; j < 8; ++j) {
-                float v = score[h][j];
-#pragma unroll
-                for (int i = 2; i < 32; i *= 2) v += __shfl_xor_sync(0xffffffffu, v, i);
-                if (codes) v *= key_scale[j];
-                const int p = lane % 2 * 8 + j;
-                score[h][j] = p >= low && p < high ? v : -CUDART_INF_F;
-                risen = fmaxf(risen, score[h][j]);
-            }
-            risen = fmaxf(risen, __shfl_xor_sync(0xffffffffu, risen, 1));
-            const float shrink = expf(largest[h] - risen);
-            largest[h] = risen;
-            float sum = 0;
-#pragma unroll
-            for (int j = 0; j < 8; ++j) {
-                const float weight = expf(score[h][j] - risen);
-                sum += weight;
-                if (lane < 2) my_weights[(lane * 8 + j) * H + h] = weight;
-            }
-            sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-            total[h] = total[h] * shrink + sum;
-#pragma unroll
-            for (int j = 0; j < 8; ++j) mean[h][j] *= shrink;
-        }
+        for (int i = 0; i < loads; ++i) add_key_column(score, keys[i], query + (lane / 2 + 16 * i) * H);
+        softmax.add_scores(score, key_scale, low, high, lane, my_weights);
         __syncwarp();
 #pragma unroll
         for (int i = 0; i < loads; ++i) {
             const int p = turn + i * at_once;
             if (p < low || p >= high) continue;  // nothing was written there
-            float v[8];
-            values[i].to_floats(v);
-#pragma unroll
-            for (int h = 0; h < H; ++h) {
-                const float weight = codes ? my_weights[p * H + h] * value_scales[i] : my_weights[p * H + h];
-#pragma unroll
-                for (int j = 0; j < 8; ++j) mean[h][j] = __fmaf_rn(weight, v[j], mean[h][j]);
-            }
+            softmax.add_values(values[i], value_scales[i], my_weights + p * H);
         }
         __syncwarp();
     }
@@ -203,10 +151,10 @@ __device__ void attend(const StepView& step, const AttentionArguments& a, const 
 #pragma unroll
     for (int h = 0; h < H; ++h) {
         if (lane == 0) {
-            warp_largest[warp][h] = largest[h];
-            warp_total[warp][h] = total[h];
+            warp_largest[warp][h] = softmax.largest[h];
+            warp_total[warp][h] = softmax.total[h];
         }
-        for (int j = 0; j < 8; ++j) sums[(threadIdx.x * H + h) * 8 + j] = mean[h][j];
+        for (int j = 0; j < 8; ++j) sums[(threadIdx.x * H + h) * 8 + j] = softmax.mean[h][j];
     }
     __syncthreads();
     const int64_t item = (static_cast<int64_t>(row) * gridDim.y + blockIdx.y);
@@ -224,11 +172,7 @@ __device__ void attend(const StepView& step, const AttentionArguments& a, const 
         if (active == 1) {
             a.out[row * a.out_stride + (first_head + h) * dim + d] = value / weight;
         } else {
-            partial[h * (dim + 2) + d] = value;
-            if (d == 0) {
-                partial[h * (dim + 2) + dim] = most;
-                partial[h * (dim + 2) + dim + 1] = weight;
-            }
+            store_part(partial, h, d, dim, value, most, weight);
         }
     }
     if (active == 1) return;
@@ -246,15 +190,7 @@ __device__ void attend(const StepView& step, const AttentionArguments& a, const 
     const float* parts = s.partial + item * s.splits * H * (dim + 2);
     for (int i = threadIdx.x; i < count * dim; i += blockDim.x) {
         const int h = i / dim, d = i % dim;
-        float most = -CUDART_INF_F, value = 0, weight = 0;
-        for (int k = 0; k < active; ++k) most = fmaxf(most, __ldcg(parts + (k * H + h) * (dim + 2) + dim));
-        for (int k = 0; k < active; ++k) {
-            const float* part = parts + (k * H + h) * (dim + 2);
-            const float factor = expf(__ldcg(part + dim) - most);
-            weight = __fmaf_rn(factor, __ldcg(part + dim + 1), weight);
-            value = __fmaf_rn(factor, __ldcg(part + d), value);
-        }
-        a.out[row * a.out_stride + (first_head + h) * dim + d] = value / weight;
+        a.out[row * a.out_stride + (first_head + h) * dim + d] = combine_parts<H, dim>(parts, active, h, d);
     }
 }
 

@@ -1,18 +1,14 @@
 // Attention of one row in the persistent kernel: a block has a key head, some of the query heads that share it and a
 // part of the positions. It turns its queries; the block of the newest position turns its key and writes it and its
-// value into the cache first. Float32 arithmetic, as in attention.cu.
+// value into the cache first.
 #pragma once
-#include <math_constants.h>
-
-#include "backends/cuda/attention.cuh"
+#include "backends/cuda/attention_split.cuh"
 #include "backends/cuda/persistent_weights.cuh"
 #include "backends/cuda/rope.cuh"
 
 namespace quant {
 namespace cuda {
 namespace persistent {
-
-constexpr int unit_positions = 16;  // that a warp takes at a time, of one page
 
 // The units of positions that a row sees, and how many splits have some.
 struct Splits {
@@ -80,14 +76,8 @@ __device__ __forceinline__ void attend(StepView step, int instruction, int item,
     }
     synchronize();
 
-    float largest[H], total[H], mean[H][8];
-#pragma unroll
-    for (int h = 0; h < H; ++h) {
-        largest[h] = -CUDART_INF_F;
-        total[h] = 0;
-#pragma unroll
-        for (int j = 0; j < 8; ++j) mean[h][j] = 0;
-    }
+    SoftmaxSums<H, kind> softmax;
+    softmax.clear();
     const int vector = lane % vectors, turn = lane / vectors;
     float* my_weights = weights + warp * positions * H;
     const int last_unit = s.first + min(s.units, (split + 1) * s.of_split);
@@ -100,7 +90,6 @@ __device__ __forceinline__ void attend(StepView step, int instruction, int item,
         for (int h = 0; h < H; ++h)
 #pragma unroll
             for (int j = 0; j < 8; ++j) score[h][j] = 0;
-                // Scores: lane 2 d + p has positions 8p..8p+7 and columns d, d + 16, ... of the keys.
 #pragma unroll
         for (int first = 0; first < loads; first += together) {
             Eight<kind> keys[together];
@@ -108,16 +97,8 @@ __device__ __forceinline__ void attend(StepView step, int instruction, int item,
             for (int i = 0; i < together; ++i)
                 keys[i].load(at.keys, (lane / 2 + 16 * (first + i)) * page_positions + in_page + lane % 2 * 8);
 #pragma unroll
-            for (int i = 0; i < together; ++i) {
-                float k[8];
-                keys[i].to_floats(k);
-#pragma unroll
-                for (int h = 0; h < H; ++h) {
-                    const float q = query[(lane / 2 + 16 * (first + i)) * H + h];
-#pragma unroll
-                    for (int j = 0; j < 8; ++j) score[h][j] = __fmaf_rn(q, k[j], score[h][j]);
-                }
-            }
+            for (int i = 0; i < together; ++i)
+                add_key_column(score, keys[i], query + (lane / 2 + 16 * (first + i)) * H);
         }
         float key_scale[8];
         if constexpr (codes) {
@@ -125,36 +106,8 @@ __device__ __forceinline__ void attend(StepView step, int instruction, int item,
             scales.load(reinterpret_cast<const uint8_t*>(at.key_scales), in_page + lane % 2 * 8);
             scales.to_floats(key_scale);
         }
-#pragma unroll
-        for (int h = 0; h < H; ++h) {
-            float risen = largest[h];
-#pragma unroll
-            for (int j = 0; j < 8; ++j) {
-                float v = score[h][j];
-#pragma unroll
-                for (int i = 2; i < 32; i *= 2) v += __shfl_xor_sync(0xffffffffu, v, i);
-                if (codes) v *= key_scale[j];
-                const int p = lane % 2 * 8 + j;
-                score[h][j] = p >= low && p < high ? v : -CUDART_INF_F;
-                risen = fmaxf(risen, score[h][j]);
-            }
-            risen = fmaxf(risen, __shfl_xor_sync(0xffffffffu, risen, 1));
-            const float shrink = expf(largest[h] - risen);
-            largest[h] = risen;
-            float sum = 0;
-#pragma unroll
-            for (int j = 0; j < 8; ++j) {
-                const float weight = expf(score[h][j] - risen);
-                sum += weight;
-                if (lane < 2) my_weights[(lane * 8 + j) * H + h] = weight;
-            }
-            sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-            total[h] = total[h] * shrink + sum;
-#pragma unroll
-            for (int j = 0; j < 8; ++j) mean[h][j] *= shrink;
-        }
+        softmax.add_scores(score, key_scale, low, high, lane, my_weights);
         __syncwarp();
-        // Values: a lane has 8 columns of every n-th position.
 #pragma unroll
         for (int first = 0; first < loads; first += together) {
             Eight<kind> values[together];
@@ -169,14 +122,7 @@ __device__ __forceinline__ void attend(StepView step, int instruction, int item,
             for (int i = 0; i < together; ++i) {
                 const int p = turn + (first + i) * at_once;
                 if (p < low || p >= high) continue;  // nothing was written there
-                float v[8];
-                values[i].to_floats(v);
-#pragma unroll
-                for (int h = 0; h < H; ++h) {
-                    const float weight = codes ? my_weights[p * H + h] * value_scales[i] : my_weights[p * H + h];
-#pragma unroll
-                    for (int j = 0; j < 8; ++j) mean[h][j] = __fmaf_rn(weight, v[j], mean[h][j]);
-                }
+                softmax.add_values(values[i], value_scales[i], my_weights + p * H);
             }
         }
         __syncwarp();
@@ -186,12 +132,12 @@ __device__ __forceinline__ void attend(StepView step, int instruction, int item,
 #pragma unroll
     for (int h = 0; h < H; ++h) {
         if (lane == 0) {
-            warp_largest[warp * H + h] = largest[h];
-            warp_total[warp * H + h] = total[h];
+            warp_largest[warp * H + h] = softmax.largest[h];
+            warp_total[warp * H + h] = softmax.total[h];
         }
 #pragma unroll
         for (int j = 0; j < 8; ++j) {
-            float v = mean[h][j];
+            float v = softmax.mean[h][j];
             for (int i = vectors; i < 32; i *= 2) v += __shfl_xor_sync(0xffffffffu, v, i);
             if (turn == 0) sums[(warp * H + h) * DIM + vector * 8 + j] = v;
         }
@@ -212,11 +158,7 @@ __device__ __forceinline__ void attend(StepView step, int instruction, int item,
         if (s.active == 1) {
             a.out[(first_head + h) * DIM + d] = value / weight;
         } else {
-            partial[h * (DIM + 2) + d] = value;
-            if (d == 0) {
-                partial[h * (DIM + 2) + DIM] = most;
-                partial[h * (DIM + 2) + DIM + 1] = weight;
-            }
+            store_part(partial, h, d, DIM, value, most, weight);
         }
     }
     if (s.active == 1) return;
@@ -234,15 +176,7 @@ __device__ __forceinline__ void attend(StepView step, int instruction, int item,
     const float* parts = x.partial + static_cast<int64_t>(item) * x.splits * H * (DIM + 2);
     for (int i = thread; i < count * DIM; i += threads) {
         const int h = i / DIM, d = i % DIM;
-        float most = -CUDART_INF_F, value = 0, weight = 0;
-        for (int k = 0; k < s.active; ++k) most = fmaxf(most, __ldcg(parts + (k * H + h) * (DIM + 2) + DIM));
-        for (int k = 0; k < s.active; ++k) {
-            const float* part = parts + (k * H + h) * (DIM + 2);
-            const float factor = expf(__ldcg(part + DIM) - most);
-            weight = __fmaf_rn(factor, __ldcg(part + DIM + 1), weight);
-            value = __fmaf_rn(factor, __ldcg(part + d), value);
-        }
-        a.out[(first_head + h) * DIM + d] = value / weight;
+        a.out[(first_head + h) * DIM + d] = combine_parts<H, DIM>(parts, s.active, h, d);
     }
 }
 
