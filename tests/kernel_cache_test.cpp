@@ -384,6 +384,65 @@ TEST_CASE("rope_angles kernels", "[kernels]") {
     fail_if_unexercised(devices, {Op::rope_angles});
 }
 
+// Attention in float64 over what the cache holds, and how far kernels may be from it: with float32 queries and
+// probabilities, and with those rounded to f16.
+struct Textbook {
+    Matrix expected, bound, rounded_bound;
+};
+Textbook textbook_attention(const CacheRig& rig, const Heads& h, const Node& node, const Matrix& q) {
+    const int rows = rig.step.rows(), group = h.heads / h.kv_heads;
+    const size_t head_dim = h.head_dim;
+    const int64_t cols = h.heads * h.head_dim;
+    Textbook book{{rows, cols}, {rows, cols}, {rows, cols}};
+    std::vector<float> keys, values;
+    std::vector<double> scores, sums(head_dim);
+    for (const StepSequence& s : rig.step.sequences)
+        for (int kv_head = 0; kv_head < h.kv_heads; ++kv_head) {
+            keys.clear(), values.clear();
+            for (int p = 0; p < s.first_position + s.rows; ++p)
+                for (int d = 0; d < h.head_dim; ++d) {
+                    keys.push_back(rig.key(s, p, 1, kv_head, d));
+                    values.push_back(rig.value(s, p, 1, kv_head, d));
+                }
+            for (int i = 0; i < s.rows; ++i)
+                for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+                    const int row = s.first_row + i, end = s.first_position + i + 1;
+                    const int begin = node.window ? std::max(0, end - node.window) : 0;
+                    const float* query = q.row(row) + head * head_dim;
+                    double largest = -HUGE_VAL, total = 0, magnitude = 0, largest_v = 0;
+                    scores.clear();
+                    for (int p = begin; p < end; ++p) {
+                        double score = 0, absolute = 0;
+                        for (size_t d = 0; d < head_dim; ++d) {
+                            const double product = static_cast<double>(query[d]) * keys[p * head_dim + d];
+                            score += product;
+                            absolute += std::fabs(product);
+                        }
+                        scores.push_back(score * node.scale);
+                        largest = std::max(largest, scores.back());
+                        magnitude = std::max(magnitude, absolute * node.scale);
+                    }
+                    for (double& score : scores) total += score = std::exp(score - largest);
+                    std::fill(sums.begin(), sums.end(), 0);
+                    for (int p = begin; p < end; ++p)
+                        for (size_t d = 0; d < head_dim; ++d) {
+                            const double v = values[p * head_dim + d];
+                            sums[d] += scores[p - begin] * v;
+                            largest_v = std::max(largest_v, std::fabs(v));
+                        }
+                    const double exact = tolerance::attention(end - begin, h.head_dim, magnitude, largest_v);
+                    const double rounded = tolerance::attention_f16(end - begin, magnitude, largest_v);
+                    for (size_t d = 0; d < head_dim; ++d) {
+                        const size_t at = head * head_dim + d;
+                        book.expected.row(row)[at] = static_cast<float>(sums[d] / total);
+                        book.bound.row(row)[at] = static_cast<float>(exact);
+                        book.rounded_bound.row(row)[at] = static_cast<float>(exact + rounded);
+                    }
+                }
+        }
+    return book;
+}
+
 TEST_CASE("attention kernels and the reference against the textbook", "[kernels]") {
     Device reference("cpu:reference", 2);
     auto devices = tested_devices();
@@ -400,46 +459,7 @@ TEST_CASE("attention kernels and the reference against the textbook", "[kernels]
                     node.window = window;
                     node.scale = 1 / std::sqrt(static_cast<float>(h.head_dim));
 
-                    Matrix expected(rows, cols), bound(rows, cols), rounded_bound(rows, cols);
-                    for (const StepSequence& s : rig.step.sequences)
-                        for (int i = 0; i < s.rows; ++i)
-                            for (int head = 0; head < h.heads; ++head) {
-                                const int row = s.first_row + i, end = s.first_position + i + 1;
-                                const int begin = window ? std::max(0, end - window) : 0;
-                                const int kv_head = head / (h.heads / h.kv_heads);
-                                const float* query = q.row(row) + head * h.head_dim;
-                                std::vector<double> scores;
-                                double largest = -HUGE_VAL, total = 0, magnitude = 0, largest_v = 0;
-                                for (int p = begin; p < end; ++p) {
-                                    double score = 0, absolute = 0;
-                                    for (int d = 0; d < h.head_dim; ++d) {
-                                        const double product =
-                                            static_cast<double>(query[d]) * rig.key(s, p, 1, kv_head, d);
-                                        score += product;
-                                        absolute += std::fabs(product);
-                                    }
-                                    scores.push_back(score * node.scale);
-                                    largest = std::max(largest, scores.back());
-                                    magnitude = std::max(magnitude, absolute * node.scale);
-                                }
-                                for (double& score : scores) total += score = std::exp(score - largest);
-                                for (int d = 0; d < h.head_dim; ++d) {
-                                    double sum = 0;
-                                    for (int p = begin; p < end; ++p) {
-                                        const double v = rig.value(s, p, 1, kv_head, d);
-                                        sum += scores[p - begin] * v;
-                                        largest_v = std::max(largest_v, std::fabs(v));
-                                    }
-                                    expected.row(row)[head * h.head_dim + d] = static_cast<float>(sum / total);
-                                }
-                                const double exact =
-                                    tolerance::attention(end - begin, h.head_dim, magnitude, largest_v);
-                                const double rounded = tolerance::attention_f16(end - begin, magnitude, largest_v);
-                                for (int d = 0; d < h.head_dim; ++d) {
-                                    bound.row(row)[head * h.head_dim + d] = static_cast<float>(exact);
-                                    rounded_bound.row(row)[head * h.head_dim + d] = static_cast<float>(exact + rounded);
-                                }
-                            }
+                    const Textbook book = textbook_attention(rig, h, node, q);
 
                     bool rounds = false;
                     auto go = [&](Device& d, const Kernel& k) {
@@ -449,12 +469,12 @@ TEST_CASE("attention kernels and the reference against the textbook", "[kernels]
                     INFO(cache_kind_name(cache) << ", " << h.heads << " heads of " << h.head_dim << ", window "
                                                 << window << ", " << rows << " rows");
                     const WithCache y = go(reference, reference.reference(Op::attention));
-                    REQUIRE(worst_error(y.y, expected,
+                    REQUIRE(worst_error(y.y, book.expected,
                                         [](int, int64_t, double e) { return 1e-6 * std::fabs(e) + 1e-7; }) <= 1);
                     const Value f32 = value(ValueType::f32, cols);
                     each_kernel(devices, Op::attention, node, nullptr, f32, f32, go, [&](const WithCache& fast) {
-                        const Matrix& allowed = rounds ? rounded_bound : bound;
-                        CHECK(worst_error(fast.y, expected,
+                        const Matrix& allowed = rounds ? book.rounded_bound : book.bound;
+                        CHECK(worst_error(fast.y, book.expected,
                                           [&](int r, int64_t c, double) { return allowed.row(r)[c]; }) <= 1);
                         CHECK(fast.cache == rig.content);
                     });
