@@ -5,6 +5,7 @@ SANITIZE ?= $(if $(filter sanitize,$(config)),address$(comma)undefined,$(if $(fi
 JOBS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 FUZZ_SECONDS ?= 20
 FILTER ?=
+TESTS ?=
 comma := ,
 
 ifeq ($(SANITIZE),thread)
@@ -67,7 +68,7 @@ test:
 	@$(PACKAGES) build test
 	@$(call CONFIGURE,-DQUANT_BUILD_TESTS=ON -DQUANT_BUILD_EXAMPLES=ON '-DQUANT_TEST_FILTER=$(FILTER)')
 	@$(call COMPILE,all $(if $(filter shared,$(config)),,quant_tests))
-	cd $(BUILD) && ctest -j $(JOBS) --output-on-failure
+	cd $(BUILD) && ctest -j $(JOBS) --output-on-failure $(if $(TESTS),-R '$(TESTS)')
 	@if [ -n "$$QUANT_TEST_DATA" ]; then echo "Ran all tests, with the reference data in $$QUANT_TEST_DATA."; \
 	else echo "Ran the tests that need nothing beyond this repository; QUANT_TEST_DATA=DIR adds those on large reference data."; fi
 
