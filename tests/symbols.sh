@@ -17,7 +17,7 @@ forbidden="$forbidden|_ZNSt8ios_base4InitC1Ev"
 case $library in
 *.a)
     undefined=$("$nm" -A -u "$library" 2>/dev/null)
-    weak=$("$nm" -A "$library" 2>/dev/null | grep -E '_(avx2|avxvnni|avx512|avx512_bf16|neon|neon_dotprod|neon_i8mm)\.cpp\.o:' | grep -E ' [WVu] ' | c++filt || true)
+    weak=$("$nm" -A "$library" 2>/dev/null | grep -E '_(avx2|avxvnni|avx512|avx512_bf16|amx|neon|neon_dotprod|neon_i8mm)\.cpp\.o:' | grep -E ' [WVu] ' | c++filt || true)
     [ -z "$weak" ] || complain "inline functions compiled for a newer instruction set that baseline code could call" "$weak"
     ;;
 *)

@@ -135,6 +135,12 @@ QUANT_INLINE const uint8_t* panel_at(const TileShape& t, const uint8_t* tile, in
     return tile + static_cast<size_t>(panel) * t.panel_bytes;
 }
 
+enum class Groups { of_16, of_32, longer };
+
+QUANT_INLINE Groups groups_of(const TileShape& t) {
+    return t.group_halves == 1 ? Groups::of_16 : t.group_halves == 2 ? Groups::of_32 : Groups::longer;
+}
+
 // ---- Rounding to int8 --------------------------------------------------------------------------------------------
 
 // x * 127 / absmax as a code; NaN (also infinity * 0) becomes 0.

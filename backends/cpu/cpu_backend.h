@@ -73,6 +73,7 @@ void append_avx2_kernels(std::vector<Kernel>& table, bool exact);
 void append_avxvnni_kernels(std::vector<Kernel>& table, bool exact);
 void append_avx512_kernels(std::vector<Kernel>& table, bool exact);  // AVX-512 F BW VL DQ VNNI
 void append_avx512_bf16_kernels(std::vector<Kernel>& table, bool exact);
+void append_amx_kernels(std::vector<Kernel>& table, bool exact);
 #endif
 // 32-bit: with VFPv4. dotprod and i8mm exist on 64-bit ARM only.
 void append_neon_kernels(std::vector<Kernel>& table, bool exact);

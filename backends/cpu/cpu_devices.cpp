@@ -39,6 +39,7 @@ void append_none(std::vector<Kernel>&, bool) {}
 
 const Device devices[] = {
 #if defined(__x86_64__) || defined(_M_X64)
+    {"cpu:amx", &Processor::lacks_amx, append_amx_kernels},
     {"cpu:avx512_bf16", &Processor::lacks_avx512_bf16, append_avx512_bf16_kernels},
     {"cpu:avx512", &Processor::lacks_avx512, append_avx512_kernels},
     {"cpu:avxvnni", &Processor::lacks_avxvnni, append_avxvnni_kernels},

@@ -2,6 +2,7 @@
 #include "backends/cpu/kernels.h"
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -44,6 +45,13 @@ bool accepts_linear_float(const Node&, const Weight* w, const Value* in, const V
 // One rounding of float activations; the weights are as stored.
 bool accepts_linear_bf16(const Node&, const Weight* w, const Value* in, const Value*) {
     return in && in->type == ValueType::f32 && w->format.element == Element::bf16;
+}
+
+// Groups of whole blocks, and 8-bit codes that are signed or unsigned once their bias is gone.
+bool accepts_linear_int8_amx(const Node& node, const Weight* w, const Value* in, const Value* out) {
+    if (!accepts_linear_int8(node, w, in, out)) return false;
+    const TileShape t = tile_shape(w->format, w->cols, kernels_amx.lanes);
+    return t.group_halves != 1 && (element_bits(t.element) < 8 || t.zero == 0 || t.zero == 128);
 }
 
 // Products of two e4m3 are exact in float32; a block of columns has one scale.
@@ -117,79 +125,141 @@ LinearOutput linear_output(const Bound& b) {
     return out;
 }
 
-using Prepare = std::function<void(const Bound& bound, const TileShape& shape, int first_row, int rows, uint8_t* to)>;
+// How a linear is computed for steps of at most so many rows: `prepare` brings activations into the order that the
+// kernel takes them in, row_bytes a row.
+struct LinearPath {
+    const CpuKernels* kernels;
+    const LinearKernel* linear;
+    size_t row_bytes;
+    bool one_row_in_place;
+    std::function<void(const Bound& bound, const TileShape& shape, int first_row, int rows, uint8_t* to)> prepare;
+    int most_rows = std::numeric_limits<int>::max();
+};
 
 // Phase one prepares the activations in the workspace, a tile of rows an item; phase two multiplies. One row that needs
 // no preparation is used where it is.
-void emit_linear(const CpuKernels& k, Recorder& recorder, const Bound& b, const LinearKernel& linear, size_t row_bytes,
-                 bool one_row_in_place, Prepare prepare) {
-    const auto bound = std::make_shared<const Bound>(b);
-    const TileShape shape = tile_shape(b.node.weight->format, b.node.weight->cols, k.lanes);
-    uint8_t* const* workspace = recorder.workspace(row_bytes * recorder.max_rows);
+void emit_linear(Recorder& recorder, const Bound& b, std::vector<LinearPath> by_rows) {
+    struct Linear {
+        Bound bound;
+        std::vector<LinearPath> paths;
+        TileShape shape;
+        int tiles;
+        const LinearPath& path(int rows) const {
+            return *std::find_if(paths.begin(), paths.end(), [&](const LinearPath& p) { return rows <= p.most_rows; });
+        }
+        int rows(const Step& step) const { return row_count(bound.out, step); }
+        bool in_place(int rows) const { return rows == 1 && path(rows).one_row_in_place; }
+    };
+    const int lanes = by_rows[0].kernels->lanes;
+    const auto l = std::make_shared<const Linear>(Linear{b, std::move(by_rows),
+                                                         tile_shape(b.node.weight->format, b.node.weight->cols, lanes),
+                                                         weight_tiles_of(*b.node.weight, lanes)});
+    size_t row_bytes = 0, scratch_bytes = 0;
+    for (const LinearPath& p : l->paths) {
+        row_bytes = std::max(row_bytes, p.row_bytes);
+        scratch_bytes = std::max(scratch_bytes, p.linear->scratch(l->shape, std::min(p.most_rows, recorder.max_rows)));
+    }
+    constexpr size_t read_past = 64;  // bytes that a kernel may read past the activations
+    uint8_t* const* workspace = recorder.workspace(row_bytes * recorder.max_rows + read_past);
     recorder.phase(
-        [&k, bound, one_row_in_place](const Step& step) {
-            const int rows = row_count(bound->out, step);
-            return rows == 1 && one_row_in_place ? 0 : row_tiles(rows, k.row_tile).tiles;
+        [l](const Step& step) {
+            const int rows = l->rows(step);
+            return l->in_place(rows) ? 0 : row_tiles(rows, l->path(rows).kernels->row_tile).tiles;
         },
-        [&k, bound, shape, row_bytes, workspace, prepare](const Step& step, int item, uint8_t*) {
-            const RowTiles tiles = row_tiles(row_count(bound->out, step), k.row_tile);
+        [l, workspace](const Step& step, int item, uint8_t*) {
+            const LinearPath& p = l->path(l->rows(step));
+            const RowTiles tiles = row_tiles(l->rows(step), p.kernels->row_tile);
             const int first = tile_first(tiles, item);
-            prepare(*bound, shape, first, tile_count(tiles, item), *workspace + first * row_bytes);
+            p.prepare(l->bound, l->shape, first, tile_count(tiles, item), *workspace + first * p.row_bytes);
         });
-    const int tiles = weight_tiles_of(*b.node.weight, k.lanes), threads = recorder.threads;
+    const int threads = recorder.threads;
+    const auto items_of = [l, threads](int rows) {
+        const LinearPath& p = l->path(rows);
+        return WeightItems(*p.kernels, *p.linear, l->shape, l->tiles, rows, threads);
+    };
     recorder.phase(
-        [&k, &linear, bound, shape, tiles, threads](const Step& step) {
-            const int rows = row_count(bound->out, step);
-            return rows ? WeightItems(k, linear, shape, tiles, rows, threads).count() : 0;
+        [l, items_of](const Step& step) {
+            const int rows = l->rows(step);
+            return rows ? items_of(rows).count() : 0;
         },
-        [&k, &linear, bound, shape, tiles, threads, row_bytes, workspace, one_row_in_place](const Step& step, int item,
-                                                                                            uint8_t* scratch) {
-            const int rows = row_count(bound->out, step);
-            const WeightItems items(k, linear, shape, tiles, rows, threads);
+        [l, items_of, workspace](const Step& step, int item, uint8_t* scratch) {
+            const int rows = l->rows(step);
+            const WeightItems items = items_of(rows);
             if (items.size(item) <= 0) return;
-            const bool in_place = rows == 1 && one_row_in_place;
-            const Operand& x = bound->in[0];
-            const LinearInput in{in_place ? host_pointer(x.data) : *workspace, row_bytes,
+            const LinearPath& p = l->path(rows);
+            const Operand& x = l->bound.in[0];
+            const LinearInput in{l->in_place(rows) ? host_pointer(x.data) : *workspace, p.row_bytes,
                                  x.type == ValueType::f32 ? nullptr : row_scales(x), rows};
-            const LinearWeights weights{&shape, host_pointer(bound->node.weight->data)};
-            linear.run(weights, in, linear_output(*bound), items.first(item), items.size(item), scratch);
+            const LinearWeights weights{&l->shape, host_pointer(l->bound.node.weight->data)};
+            p.linear->run(weights, in, linear_output(l->bound), items.first(item), items.size(item), scratch);
         },
-        linear.scratch(shape, recorder.max_rows));
+        scratch_bytes);
+}
+
+size_t blocks_of(const Bound& b, const CpuKernels& k) {
+    return static_cast<size_t>(tile_shape(b.node.weight->format, b.node.weight->cols, k.lanes).blocks);
+}
+
+// `prepare`: the kernels that prepare activations for K's.
+template <const CpuKernels& K, const CpuKernels& Preparing = K>
+LinearPath int8_path(const Bound& b) {
+    return {&K, &K.linear_int8, blocks_of(b, K) * int8_block_bytes, false,
+            [](const Bound& bound, const TileShape& t, int first, int rows, uint8_t* to) {
+                const Operand& x = bound.in[0];
+                Preparing.prepare_int8({f32_row(x, 0), x.stride, x.cols, t.blocks, K.code_bias(t), t.group_halves},
+                                       first, rows, to);
+            }};
+}
+
+template <const CpuKernels& K>
+LinearPath s8_path(const Bound& b) {
+    return {&K, &K.linear_s8, blocks_of(b, K) * block_cols, true,
+            [](const Bound& bound, const TileShape& t, int first, int rows, uint8_t* to) {
+                K.prepare_s8(codes_row(bound.in[0], 0), bound.in[0].stride, t.blocks, first, rows, to);
+            }};
 }
 
 template <const CpuKernels& K>
 void emit_linear_int8(Recorder& recorder, const Bound& b) {
-    const TileShape shape = tile_shape(b.node.weight->format, b.node.weight->cols, K.lanes);
-    emit_linear(K, recorder, b, K.linear_int8, static_cast<size_t>(shape.blocks) * int8_block_bytes, false,
-                [](const Bound& bound, const TileShape& t, int first, int rows, uint8_t* to) {
-                    const Operand& x = bound.in[0];
-                    K.prepare_int8({f32_row(x, 0), x.stride, x.cols, t.blocks, K.code_bias(t), t.group_halves}, first,
-                                   rows, to);
-                });
+    emit_linear(recorder, b, {int8_path<K>(b)});
 }
 
 template <const CpuKernels& K>
 void emit_linear_s8(Recorder& recorder, const Bound& b) {
-    const TileShape shape = tile_shape(b.node.weight->format, b.node.weight->cols, K.lanes);
-    emit_linear(K, recorder, b, K.linear_s8, static_cast<size_t>(shape.blocks) * block_cols, true,
-                [](const Bound& bound, const TileShape& t, int first, int rows, uint8_t* to) {
-                    K.prepare_s8(codes_row(bound.in[0], 0), bound.in[0].stride, t.blocks, first, rows, to);
-                });
+    emit_linear(recorder, b, {s8_path<K>(b)});
 }
 
 template <const CpuKernels& K>
 void emit_linear_float(Recorder& recorder, const Bound& b) {
-    const TileShape shape = tile_shape(b.node.weight->format, b.node.weight->cols, K.lanes);
     const bool floats = b.in[0].type == ValueType::f32;
-    emit_linear(K, recorder, b, K.linear_float, static_cast<size_t>(shape.blocks) * K.float_block_bytes,
-                floats && K.direct_rows, [](const Bound& bound, const TileShape& t, int first, int rows, uint8_t* to) {
-                    const Operand& x = bound.in[0];
-                    if (x.type == ValueType::f32)
-                        K.prepare_f32(f32_row(x, 0), x.stride, x.cols, t.blocks, first, rows, to);
-                    else
-                        K.prepare_e4m3(codes_row(x, 0), x.stride, t.blocks, first, rows, to);
-                });
+    emit_linear(recorder, b,
+                {{&K, &K.linear_float, blocks_of(b, K) * K.float_block_bytes, floats && K.direct_rows,
+                  [](const Bound& bound, const TileShape& t, int first, int rows, uint8_t* to) {
+                      const Operand& x = bound.in[0];
+                      if (x.type == ValueType::f32)
+                          K.prepare_f32(f32_row(x, 0), x.stride, x.cols, t.blocks, first, rows, to);
+                      else
+                          K.prepare_e4m3(codes_row(x, 0), x.stride, t.blocks, first, rows, to);
+                  }}});
 }
+
+#if defined(__x86_64__) || defined(_M_X64)
+// AMX multiplies many rows; few are limited by reading and decoding weights, which AVX-512 does as it comes. Both give
+// the same bits.
+void emit_linear_int8_amx(Recorder& recorder, const Bound& b) {
+    LinearPath few = int8_path<kernels_avx512>(b);
+    few.most_rows = 24;
+    emit_linear(recorder, b, {few, int8_path<kernels_amx, kernels_avx512>(b)});
+}
+
+void emit_linear_s8_amx(Recorder& recorder, const Bound& b) {
+    LinearPath few = s8_path<kernels_avx512>(b), many = s8_path<kernels_amx>(b);
+    few.most_rows = 8;
+    many.row_bytes = (blocks_of(b, kernels_amx) + 1) / 2 * 2 * block_cols;
+    many.one_row_in_place = false;
+    emit_linear(recorder, b, {few, many});
+}
+#endif
 
 // ---- Rows --------------------------------------------------------------------------------------------------------
 
@@ -400,6 +470,13 @@ void emit_attention(Recorder& recorder, const Bound& b) {
 #define QUANT_BF16_KERNELS(name, K)                                                            \
     {name " linear", Op::linear, K.layout, accepts_linear_bf16, emit_linear_float<K>, "bf16"}, \
         {name " linear_add", Op::linear_add, K.layout, accepts_linear_bf16, emit_linear_float<K>, "bf16"},
+#define QUANT_AMX_INT8_KERNELS                                                                                    \
+    {"amx int8 linear", Op::linear, kernels_amx.layout, accepts_linear_int8_amx, emit_linear_int8_amx, "s8:g32"}, \
+        {"amx int8 linear_add",   Op::linear_add,       kernels_amx.layout,                                       \
+         accepts_linear_int8_amx, emit_linear_int8_amx, "s8:g32"},
+#define QUANT_AMX_S8_KERNELS                                                                    \
+    {"amx a8w8 linear", Op::linear, kernels_amx.layout, accepts_linear_s8, emit_linear_s8_amx}, \
+        {"amx a8w8 linear_add", Op::linear_add, kernels_amx.layout, accepts_linear_s8, emit_linear_s8_amx},
 #define QUANT_E4M3_KERNELS(name, K)                                                         \
     {name " e4m3 linear", Op::linear, K.layout, accepts_linear_e4m3, emit_linear_float<K>}, \
         {name " e4m3 linear_add", Op::linear_add, K.layout, accepts_linear_e4m3, emit_linear_float<K>},
@@ -436,6 +513,12 @@ void append_avx512_bf16_kernels(std::vector<Kernel>& table, bool exact) {
     if (!exact) append(table, {QUANT_BF16_KERNELS("avx512_bf16", kernels_avx512_bf16)});
     append(table, {QUANT_E4M3_KERNELS("avx512_bf16", kernels_avx512_bf16)});
     append_avx512_kernels(table, exact);
+}
+
+void append_amx_kernels(std::vector<Kernel>& table, bool exact) {
+    if (!exact) append(table, {QUANT_BF16_KERNELS("amx", kernels_amx) QUANT_AMX_INT8_KERNELS});
+    append(table, {QUANT_AMX_S8_KERNELS});
+    append_avx512_bf16_kernels(table, exact);
 }
 #endif
 

@@ -126,6 +126,9 @@ extern const CpuKernels kernels_avxvnni;  // integer linears only, over the layo
 // linear_float and what prepares its activations only: bf16 weights with activations rounded to bf16, and e4m3 weights
 // with e4m3 activations; over the layout of kernels_avx512.
 extern const CpuKernels kernels_avx512_bf16;
+// Linears only: those of integer weights for many rows, with the results of kernels_avx512, and linear_float of bf16
+// weights with activations rounded to bf16; over the layout of kernels_avx512.
+extern const CpuKernels kernels_amx;
 #endif
 #if defined(QUANT_ARM)
 extern const CpuKernels kernels_neon;

@@ -76,3 +76,23 @@ QUANT_INLINE void prefetch_output(const LinearOutput& out, int first_row, int64_
         for (int i = 0; i < T; ++i)
             Simd::prefetch(out.out + (first_row + c) * out.out_stride + (first_tile + i) * lanes);
 }
+
+// a8w8: int8 activations with one scale a row, 8-bit weights with one scale a row. Exact sums, then, each step rounded
+// once:  y = (float(sum x (q - z)) * a) * s,  or with a minimum  y = (float(sum x q) * a) * s + (float(sum x) * a) * m.
+struct ExactResult {
+    HeaderKind header;
+    GroupScale w;
+    Int zero_point;
+    QUANT_INLINE ExactResult(const TileShape& t, const uint8_t* tile)
+        : header(t.header),
+          w(load_scale(t, tile, 0)),
+          zero_point(header == HeaderKind::integer ? Simd::round(w.offset) : Simd::set_int(0)) {}
+    // sum: of x times the codes less the bias of all codes.
+    QUANT_INLINE Float of(Int sum, const RowScale& x) const {
+        const Float a = Simd::set(x.scale);
+        const Int exact = Simd::sub(sum, Simd::mul(Simd::set_int(x.sum), zero_point));
+        const Float y = Simd::mul(Simd::mul(Simd::to_float(exact), a), w.scale);
+        if (header != HeaderKind::minimum) return y;
+        return Simd::add(y, Simd::mul(Simd::mul(Simd::set(static_cast<float>(x.sum)), a), w.offset));
+    }
+};

@@ -192,12 +192,6 @@ QUANT_INLINE void dot(Int (&sum)[T][C], Codes codes, const uint8_t* x) {
     unpair_sums<Bits>(sum);
 }
 
-enum class Groups { of_16, of_32, longer };
-
-QUANT_INLINE Groups groups_of(const TileShape& t) {
-    return t.group_halves == 1 ? Groups::of_16 : t.group_halves == 2 ? Groups::of_32 : Groups::longer;
-}
-
 // ---- One row: straight from the packed tiles ---------------------------------------------------------------------
 
 template <int Bits, Groups G>
@@ -493,9 +487,6 @@ void linear_int8(const LinearWeights& weights, const LinearInput& in, const Line
 }
 
 // ---- a8w8: activations are int8 per row already, weights 8 bit with one scale a row ------------------------------
-//
-// Exact sums, then, each step rounded once:  y = (float(sum x (q - z)) * a) * s,  or with a minimum
-// y = (float(sum x q) * a) * s + (float(sum x) * a) * m.
 
 template <int T, int C>
 QUANT_NOINLINE void multiply_s8(const TileShape& t, const uint8_t* const* tiles, const uint8_t* x, const RowScale* rows,
@@ -519,16 +510,8 @@ QUANT_NOINLINE void multiply_s8(const TileShape& t, const uint8_t* const* tiles,
     }
     unpair_sums<8>(sum);
     for (int i = 0; i < T; ++i) {
-        const GroupScale w = load_scale(t, tiles[i], 0);
-        const Int zero_point = t.header == HeaderKind::integer ? Simd::round(w.offset) : Simd::set_int(0);
-        for (int c = 0; c < C; ++c) {
-            const Float a = Simd::set(rows[c].scale);
-            const Int exact = Simd::sub(sum[i][c], Simd::mul(Simd::set_int(rows[c].sum), zero_point));
-            Float y = Simd::mul(Simd::mul(Simd::to_float(exact), a), w.scale);
-            if (t.header == HeaderKind::minimum)
-                y = Simd::add(y, Simd::mul(Simd::mul(Simd::set(static_cast<float>(rows[c].sum)), a), w.offset));
-            store_output(out, first_row + c, first_tile + i, y);
-        }
+        const ExactResult result(t, tiles[i]);
+        for (int c = 0; c < C; ++c) store_output(out, first_row + c, first_tile + i, result.of(sum[i][c], rows[c]));
     }
 }
 

@@ -123,7 +123,7 @@ double probe_read_bandwidth(ThreadPool& threads, const HostMemory& memory) {
 void probe_arithmetic([[maybe_unused]] const std::string& device, ThreadPool& threads, quant_limits* limits) {
     const ArithmeticLoops* loops = &arithmetic_baseline;
 #if defined(__x86_64__) || defined(_M_X64)
-    const bool has_bf16 = device == "cpu:avx512_bf16";
+    const bool has_tiles = device == "cpu:amx", has_bf16 = has_tiles || device == "cpu:avx512_bf16";
     if (device == "cpu:avx512" || has_bf16) loops = &arithmetic_avx512;
     if (device == "cpu:avxvnni") loops = &arithmetic_avxvnni;
     if (device == "cpu:avx2") loops = &arithmetic_avx2;
@@ -152,7 +152,11 @@ void probe_arithmetic([[maybe_unused]] const std::string& device, ThreadPool& th
     limits->int4_operations_per_second = rate(loops->int4, loops->int4_operations);
     limits->f32_operations_per_second = rate(loops->f32, loops->f32_operations);
 #if defined(__x86_64__) || defined(_M_X64)
-    if (has_bf16) limits->bf16_operations_per_second = rate(bf16_avx512.run, bf16_avx512.operations);
+    if (has_tiles)
+        limits->int8_operations_per_second = limits->int4_operations_per_second =
+            rate(int8_amx.run, int8_amx.operations);
+    const ArithmeticLoop& bf16 = has_tiles ? bf16_amx : bf16_avx512;
+    if (has_bf16) limits->bf16_operations_per_second = rate(bf16.run, bf16.operations);
 #endif
 }
 

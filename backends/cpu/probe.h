@@ -35,6 +35,8 @@ struct ArithmeticLoop {
     double operations;
 };
 extern const ArithmeticLoop bf16_avx512;
+// AMX's products of tiles.
+extern const ArithmeticLoop int8_amx, bf16_amx;
 #endif
 #if defined(QUANT_ARM)
 extern const ArithmeticLoops arithmetic_neon;

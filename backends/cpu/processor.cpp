@@ -10,6 +10,10 @@
 #else
 #include <cpuid.h>
 #endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #endif
 #if defined(QUANT_ARM)
 #if defined(_WIN32)
@@ -55,7 +59,7 @@ Registers cpuid(uint32_t leaf, uint32_t subleaf = 0) {
     return r;
 }
 
-// Which register files the operating system saves: bit 2 = ymm; bits 5, 6, 7 = AVX-512.
+// Which register files the operating system saves: bit 2 = ymm; bits 5, 6, 7 = AVX-512; 17, 18 = AMX.
 uint64_t saved_registers() {
 #ifdef _MSC_VER
     return _xgetbv(0);
@@ -63,6 +67,18 @@ uint64_t saved_registers() {
     uint32_t low, high;
     __asm__ __volatile__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     return (uint64_t{high} << 32) | low;
+#endif
+}
+#endif
+
+#if defined(QUANT_X86_64)
+// Linux lets a process use tiles, for which its threads' stacks need room, once it has asked.
+bool tiles_allowed() {
+#if defined(__linux__)
+    constexpr int ask_for_register_file = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM
+    return syscall(SYS_arch_prctl, ask_for_register_file, tile_data) == 0;
+#else
+    return true;
 #endif
 }
 #endif
@@ -147,6 +163,14 @@ Processor detect_processor() {
                                                   {(seven.c >> 11 & 1) != 0, "AVX-512 VNNI"},
                                                   {(saved & 0xe6) == 0xe6, "AVX-512 enabled by the operating system"}});
     p.lacks_avx512_bf16 = first_missing(p.lacks_avx512, {{(more.a >> 5 & 1) != 0, "AVX-512 BF16"}});
+    constexpr uint64_t tiles = 3 << 17;
+    p.lacks_amx =
+        first_missing(p.lacks_avx512_bf16, {{(seven.d >> 24 & 1) != 0, "AMX"},
+                                            {(seven.d >> 25 & 1) != 0, "AMX INT8"},
+                                            {(seven.d >> 22 & 1) != 0, "AMX BF16"},
+                                            {(saved & tiles) == tiles, "AMX enabled by the operating system"}});
+    if (p.lacks_amx.empty() && !tiles_allowed())
+        p.lacks_amx = "AMX that the operating system allows this process to use";
     return p;
 }
 #elif defined(QUANT_ARM)

@@ -9,7 +9,7 @@ namespace quant {
 struct Processor {
     std::string name = "CPU";
     // The first thing that each instruction set's kernels miss, or empty. Those of other architectures mean nothing.
-    std::string lacks_avx2, lacks_avxvnni, lacks_avx512, lacks_avx512_bf16;
+    std::string lacks_avx2, lacks_avxvnni, lacks_avx512, lacks_avx512_bf16, lacks_amx;
     std::string lacks_neon, lacks_neon_dotprod, lacks_neon_i8mm;
 };
 Processor detect_processor();
