@@ -261,13 +261,14 @@ template <Groups G, bool Signed>
 QUANT_NOINLINE void multiply_int8_tiles(const TileShape& t, const TileCodes& w, const uint8_t* x, int count,
                                         const LinearOutput& out, int first_row, int64_t tile) {
     constexpr int rows = 16, ahead = 2, buffers = 4;
+    constexpr bool group_is_block = G == Groups::of_32;
     alignas(64) int32_t sums[buffers][rows * lanes];
     alignas(64) float y[rows * lanes] = {};
     const size_t x_bytes = static_cast<size_t>(int8_block_bytes) * count;
-    const int group_blocks = G == Groups::of_32 ? 1 : t.group_halves / 2;
-    Float sum[rows];
+    const int group_blocks = group_is_block ? 1 : t.group_halves / 2;
+    Float kept[rows];  // results; where a group has several blocks, its sum so far, and results are in memory
     QUANT_UNROLL
-    for (int c = 0; c < rows; ++c) sum[c] = Simd::set(0);
+    for (int c = 0; c < rows; ++c) kept[c] = Simd::set(0);
     const float *scales = w.scales, *offsets = w.offsets;
     int in_group = 0;
     auto issue = [&](auto n, int b) QUANT_INLINE_LAMBDA {
@@ -283,29 +284,40 @@ QUANT_NOINLINE void multiply_int8_tiles(const TileShape& t, const TileCodes& w, 
             issue(Constant<N + ahead>{}, b + ahead);
             if (b >= t.blocks) return;
             const uint8_t* numbers = x + b * x_bytes + block_cols * count;  // past the last row is something else's
+            const Float scale = Simd::load(scales);
             QUANT_UNROLL
             for (int c = 0; c < rows; ++c) {
                 const Float integer = Simd::to_float(load_sums(sums[N], c));
-                const Float scale = Simd::set(load_scalar(numbers + 4 * c));
-                sum[c] = G == Groups::of_32 ? Simd::mul(integer, scale) : Simd::fma(integer, scale, sum[c]);
+                const Float activations = Simd::set(load_scalar(numbers + 4 * c));
+                kept[c] = group_is_block ? Simd::fma(Simd::mul(integer, activations), scale, kept[c])
+                                         : Simd::fma(integer, activations, kept[c]);
             }
             if (++in_group < group_blocks && b + 1 < t.blocks) return;
             in_group = 0;
-            const Float scale = Simd::load(scales);
             scales += lanes;
-            QUANT_UNROLL
-            for (int c = 0; c < rows; ++c) {
-                Simd::store(y + c * lanes, Simd::fma(sum[c], scale, Simd::load(y + c * lanes)));
-                if (G != Groups::of_32) sum[c] = Simd::set(0);
+            if (!group_is_block) {
+                QUANT_UNROLL
+                for (int c = 0; c < rows; ++c) {
+                    Simd::store(y + c * lanes, Simd::fma(kept[c], scale, Simd::load(y + c * lanes)));
+                    kept[c] = Simd::set(0);
+                }
             }
             if (!offsets) return;
             const Float offset = Simd::load(offsets);
             offsets += lanes;
-            for (int c = 0; c < count; ++c) {
+            QUANT_UNROLL
+            for (int c = 0; c < rows; ++c) {
                 const Float activations = Simd::set(load_scalar(numbers + 12 * count + 4 * c));
-                Simd::store(y + c * lanes, Simd::fma(activations, offset, Simd::load(y + c * lanes)));
+                if (group_is_block)
+                    kept[c] = Simd::fma(activations, offset, kept[c]);
+                else
+                    Simd::store(y + c * lanes, Simd::fma(activations, offset, Simd::load(y + c * lanes)));
             }
         });
+    if (group_is_block) {
+        QUANT_UNROLL
+        for (int c = 0; c < rows; ++c) Simd::store(y + c * lanes, kept[c]);
+    }
     for (int c = 0; c < count; ++c) store_output(out, first_row + c, tile, Simd::load(y + c * lanes));
 }
 
