@@ -68,9 +68,12 @@ RopeArguments rope_arguments(const Bound& b) {
 Table embedding_table(const Weight& w) {
     const StoredOffsets at = stored_offsets(w.format, w.rows, w.cols);
     const uint8_t* data = device_pointer(w.data);
-    Table t{data, data + at.scales, data + at.zeros, w.format, w.rows, w.cols, 0, 0};
+    Table t{data, data + at.scales, data + at.zeros, w.format, w.rows, w.cols, 0, 0, 0};
     t.row_bytes = static_cast<int64_t>(codes_row_bytes(w.format, w.cols));
     t.groups = groups_per_row(w.format, w.cols);
+    if (w.format.storage == Storage::ggml)
+        t.block_bytes = static_cast<int64_t>(
+            codes_row_bytes(w.format, w.format.super_group ? w.format.super_group : w.format.group));
     return t;
 }
 

@@ -32,11 +32,12 @@ struct RopeArguments {
 };
 RopeArguments rope_arguments(const Bound& bound);  // of rope, cache_write or rope_cache_write
 
-// An embedding table: a planar matrix in layout_stored (see formats/format.h for the bytes).
+// An embedding table: a matrix in layout_stored (see formats/format.h for the bytes).
 struct Table {
     const uint8_t *codes, *scales, *zeros;
     Format format;
     int64_t rows, cols, row_bytes, groups;
+    int64_t block_bytes;  // GGUF's blocks only
 };
 Table embedding_table(const Weight& weight);
 

@@ -17,7 +17,7 @@ bool is_f32_vector(const Weight* w) {
     return w && w->format.element == Element::f32;
 }
 bool accepts_table(const Node&, const Weight* w, const Value*, const Value*) {
-    return w && w->format.storage == Storage::planar && w->format.scale_code == ScaleCode::none;
+    return w && (w->format.storage == Storage::ggml || w->format.scale_code == ScaleCode::none);
 }
 bool accepts_vector(const Node&, const Weight* w, const Value*, const Value*) {
     return is_f32_vector(w);
