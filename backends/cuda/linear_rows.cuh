@@ -37,26 +37,34 @@ __device__ inline StageLoad load_stage(const uint8_t* at) {
     return s;
 }
 
-// Four columns of a row as floats; zero past the end.
-__device__ inline void load_quad(const LinearArguments& a, int64_t row, int64_t col, float (&v)[4]) {
+// Four columns of a row as they lie in memory: floats, or codes in the first word. Apart from what they become, so that
+// many loads are in flight before the first is waited for. Zero past the end.
+__device__ inline uint4 load_quad(const LinearArguments& a, int64_t row, int64_t col) {
     const int64_t left = a.cols - col;
-    if (a.in_type == ValueType::f32) {
-        const float* x = reinterpret_cast<const float*>(a.in) + row * a.in_stride + col;
-        if (left >= 4 && a.in_aligned) {
-            const float4 f = *reinterpret_cast<const float4*>(x);
-            v[0] = f.x, v[1] = f.y, v[2] = f.z, v[3] = f.w;
-        } else {
-#pragma unroll
-            for (int i = 0; i < 4; ++i) v[i] = i < left ? x[i] : 0.f;
-        }
-        return;
+    uint4 v = make_uint4(0, 0, 0, 0);
+    if (left <= 0) return v;
+    if (a.in_type != ValueType::f32) {  // padded with zeros to a multiple of 64
+        v.x = *reinterpret_cast<const uint32_t*>(a.in + row * a.in_stride + col);
+        return v;
     }
-    const uint8_t* x = a.in + row * a.in_stride + col;  // padded with zeros to a multiple of 64
+    const uint32_t* x = reinterpret_cast<const uint32_t*>(a.in) + row * a.in_stride + col;
+    if (left >= 4 && a.in_aligned) return *reinterpret_cast<const uint4*>(x);
+    v.x = x[0];
+    if (left > 1) v.y = x[1];
+    if (left > 2) v.z = x[2];
+    if (left > 3) v.w = x[3];
+    return v;
+}
+__device__ inline void quad_values(const LinearArguments& a, const uint4& quad, float (&v)[4]) {
+    if (a.in_type == ValueType::f32) {
+        v[0] = __uint_as_float(quad.x), v[1] = __uint_as_float(quad.y);
+        v[2] = __uint_as_float(quad.z), v[3] = __uint_as_float(quad.w);
+    } else if (a.in_type == ValueType::s8) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-        v[i] = i >= left                    ? 0.f
-               : a.in_type == ValueType::s8 ? static_cast<float>(static_cast<int8_t>(x[i]))
-                                            : e4m3_to_f32(x[i]);
+        for (int i = 0; i < 4; ++i) v[i] = static_cast<float>(static_cast<int8_t>(quad.x >> 8 * i));
+    } else {
+        e4m3_to_f32(quad.x, v);
+    }
 }
 
 // The scale and offset of a row that has one of each.
@@ -95,10 +103,14 @@ struct Kernel {
     // Activations of `stages` stages from first_stage on, for `count` rows, as the weights' lanes want them.
     __device__ static void load_x(const LinearArguments& a, const Shared& s, int64_t first_row, int count,
                                   int first_stage, int stages) {
-        if constexpr (Integer)
+        if constexpr (Integer) {
             load_bytes(a, s, first_row, count, first_stage, stages);
-        else
-            for (int n = 0; n < count; ++n) load_halves(a, s, first_row + n, n, first_stage, stages);
+        } else if (NT == 1 && (count <= 2 || a.norm_gain)) {
+            for (int n = 0; n < count; ++n) load_row(a, s, first_row + n, n, first_stage, stages);
+        } else {
+            for (int n = 0; n < count; n += rows_at_once)
+                load_rows(a, s, first_row, n, min(rows_at_once, count - n), first_stage, stages);
+        }
     }
 
     __device__ static void load_bytes(const LinearArguments& a, const Shared& s, int64_t first_row, int count,
@@ -121,19 +133,71 @@ struct Kernel {
         }
     }
 
-    static constexpr int at_once = 3;  // quads of a thread whose loads are in flight together
+    // Quad q of the block's row n, rounded; the sum of its unit is kept, and the quad's own returned. All lanes of the
+    // warp come here with quads side by side.
+    __device__ static float store_quad(const LinearArguments& a, const Shared& s, int n, int q, int quads,
+                                       const float (&v)[4]) {
+        const uint2 packed = make_uint2(two_halves<Codec::bf16>(v[0], v[1]), two_halves<Codec::bf16>(v[2], v[3]));
+        const int place = q / 8 * 32 + place_in_block(Codec::kind, false, q % 8 * 4);
+        if (q < quads) *reinterpret_cast<uint2*>(s.x + static_cast<int64_t>(n) * a.x_pitch + place * 2) = packed;
+        if (!keeps_sums || !a.has_offsets) return 0;
+        float sum = sum_of_halves<Codec::bf16>(packed.x) + sum_of_halves<Codec::bf16>(packed.y);
+        if (scales != Scales::row) {
+            constexpr int quads_of_unit = unit_cols / 4;
+#pragma unroll
+            for (int i = 1; i < quads_of_unit; i *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, i);
+            if (q < quads && q % quads_of_unit == 0) s.x_sums[n * (quads / quads_of_unit) + q / quads_of_unit] = sum;
+        }
+        return sum;
+    }
+
+    // The sum of a row whose threads have `sum` each.
+    __device__ static void store_row_sum(const LinearArguments& a, const Shared& s, int n, float sum, float* reduce) {
+        if (!keeps_sums || !a.has_offsets || scales != Scales::row) return;
+        sum = block_reduce(sum, reduce, 0.f, [](float v) { return warp_sum(v); });
+        if (threadIdx.x == 0) s.x_sums[n] = sum;
+    }
+
+    static constexpr int rows_at_once = 8;  // with a quad of each of a thread in flight
+
+    // Rows n, n + 1, ... of the block.
+    __device__ static void load_rows(const LinearArguments& a, const Shared& s, int64_t first_row, int n, int count,
+                                     int first_stage, int stages) {
+        __shared__ float reduce[32];
+        const int quads = stages * stage_cols / 4;
+        float row_sums[rows_at_once] = {};
+        for (int first = 0; first < quads; first += threads) {
+            const int q = first + threadIdx.x;
+            const int64_t col = q < quads ? static_cast<int64_t>(first_stage) * stage_cols + q * 4 : a.cols;
+            uint4 loaded[rows_at_once];
+#pragma unroll
+            for (int i = 0; i < rows_at_once; ++i) loaded[i] = load_quad(a, first_row + n + min(i, count - 1), col);
+#pragma unroll
+            for (int i = 0; i < rows_at_once; ++i) {
+                if (i == count) break;
+                float v[4];
+                quad_values(a, loaded[i], v);
+                row_sums[i] += store_quad(a, s, n + i, q, quads, v);
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < rows_at_once; ++i)
+            if (i < count) store_row_sum(a, s, n + i, row_sums[i], reduce);
+    }
+
+    static constexpr int at_once = 3;  // quads of a thread in flight, of one row
 
     // Quads first + threadIdx.x, + threads, ... of a row; zero past the end.
     __device__ static void load_quads(const LinearArguments& a, int64_t row, int first, int quads, int first_stage,
                                       float (&v)[at_once][4]) {
+        uint4 loaded[at_once];
 #pragma unroll
         for (int k = 0; k < at_once; ++k) {
             const int q = first + k * threads + threadIdx.x;
-            const int64_t col = static_cast<int64_t>(first_stage) * stage_cols + q * 4;
-#pragma unroll
-            for (int i = 0; i < 4; ++i) v[k][i] = 0;
-            if (q < quads && col < a.cols) load_quad(a, row, col, v[k]);
+            loaded[k] = load_quad(a, row, q < quads ? static_cast<int64_t>(first_stage) * stage_cols + q * 4 : a.cols);
         }
+#pragma unroll
+        for (int k = 0; k < at_once; ++k) quad_values(a, loaded[k], v[k]);
     }
 
     // The factor of rmsnorm, from a whole row. `known`: what the thread has of it, if that is all.
@@ -148,7 +212,7 @@ struct Kernel {
         } else {
             for (int64_t c = threadIdx.x * 4; c < a.cols; c += threads * 4) {
                 float v[4];
-                load_quad(a, row, c, v);
+                quad_values(a, load_quad(a, row, c), v);
 #pragma unroll
                 for (int i = 0; i < 4; ++i) sum = __fmaf_rn(v[i], v[i], sum);
             }
@@ -157,11 +221,11 @@ struct Kernel {
         return 1.f / sqrtf(sum / static_cast<float>(a.cols) + a.norm_eps);
     }
 
-    __device__ static void load_halves(const LinearArguments& a, const Shared& s, int64_t row, int n, int first_stage,
-                                       int stages) {
+    // Row n of the block, whose input may be rmsnorm's.
+    __device__ static void load_row(const LinearArguments& a, const Shared& s, int64_t row, int n, int first_stage,
+                                    int stages) {
         __shared__ float reduce[32];
-        const int quads = stages * stage_cols / 4, units = stages * stage_cols / unit_cols;
-        uint8_t* to = s.x + static_cast<int64_t>(n) * a.x_pitch;
+        const int quads = stages * stage_cols / 4;
         float row_sum = 0, factor = 1;
         for (int first = 0; first < quads; first += at_once * threads) {
             float v[at_once][4];
@@ -185,28 +249,10 @@ struct Kernel {
 #pragma unroll
             for (int k = 0; k < at_once; ++k) {
                 if (first + k * threads >= quads) break;  // of the whole block
-                const int q = first + k * threads + threadIdx.x;
-                const bool inside = q < quads;
-                const uint2 packed =
-                    make_uint2(two_halves<Codec::bf16>(v[k][0], v[k][1]), two_halves<Codec::bf16>(v[k][2], v[k][3]));
-                if (inside)
-                    *reinterpret_cast<uint2*>(to + (q / 8 * 32 + place_in_block(Codec::kind, false, q % 8 * 4)) * 2) =
-                        packed;
-                if (!keeps_sums || !a.has_offsets) continue;
-                float sum = sum_of_halves<Codec::bf16>(packed.x) + sum_of_halves<Codec::bf16>(packed.y);
-                if (scales == Scales::row) {
-                    row_sum += sum;
-                } else {
-#pragma unroll
-                    for (int i = 1; i < unit_cols / 4; i *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, i);
-                    if (inside && q % (unit_cols / 4) == 0) s.x_sums[n * units + q / (unit_cols / 4)] = sum;
-                }
+                row_sum += store_quad(a, s, n, first + k * threads + threadIdx.x, quads, v[k]);
             }
         }
-        if (keeps_sums && a.has_offsets && scales == Scales::row) {
-            row_sum = block_reduce(row_sum, reduce, 0.f, [](float v) { return warp_sum(v); });
-            if (threadIdx.x == 0) s.x_sums[n] = row_sum;
-        }
+        store_row_sum(a, s, n, row_sum, reduce);
     }
 
     // A warp's sums of one tile: of codes times activations (Scales::none, row) or scaled.
