@@ -37,27 +37,48 @@ LinearKernel rows_kernel(const Bound& b, int tiles_of_8) {
     }
 }
 
-// Divides the work: as few parts of the columns as the shared memory allows, since parts must be added in the end.
-size_t divide(LinearArguments& a, const Weight& w, bool integer, int tiles_of_8, const DeviceTraits& traits) {
-    const FragmentTile tile = fragment_tile(w.format, w.cols);
+// Divides the columns into parts and the weight tiles into groups of them; the bytes of shared memory of a block.
+size_t divide_by(int parts, LinearArguments& a, const FragmentTile& tile, bool integer, int tiles_of_8,
+                 const DeviceTraits& traits) {
     const int element = integer ? 1 : 2, pad = integer ? 32 : 64;
-    const size_t most = traits.shared_memory - 2048;
-    for (a.parts = 1; a.parts <= std::max(1, a.stages); ++a.parts) {
-        const int stages = (a.stages + a.parts - 1) / a.parts, fewest = std::max(1, a.stages / a.parts);
-        const int bytes = stages * tile.stage_cols * element;
-        a.x_pitch = bytes + (128 + pad - bytes % 128) % 128;
-        a.x_sums = a.x_rows * std::max(1, stages * tile.stage_cols / 32);
-        const int unit = a.pairs ? 2 : 1;
-        const int64_t units = a.tile_count / unit;
-        a.groups = static_cast<int>(std::min<int64_t>(units, std::max(1, traits.multiprocessors / a.parts)));
-        a.group_tiles = static_cast<int>((units + a.groups - 1) / a.groups) * unit;
-        const int64_t share = (static_cast<int64_t>(a.group_tiles) * stages + row_warps - 1) / row_warps;
-        a.segments = static_cast<int>(std::min<int64_t>(a.group_tiles, share / fewest + 2));
-        const size_t shared = static_cast<size_t>(a.x_rows) * a.x_pitch + a.x_sums * sizeof(float) +
-                              static_cast<size_t>(row_warps) * a.segments * tiles_of_8 * 512;
-        if (shared <= most) return shared;
+    a.parts = parts;
+    const int stages = (a.stages + a.parts - 1) / a.parts, fewest = std::max(1, a.stages / a.parts);
+    const int bytes = stages * tile.stage_cols * element;
+    a.x_pitch = bytes + (128 + pad - bytes % 128) % 128;
+    a.x_sums = a.x_rows * std::max(1, stages * tile.stage_cols / 32);
+    const int unit = a.pairs ? 2 : 1;
+    const int64_t units = a.tile_count / unit;
+    a.groups = static_cast<int>(std::min<int64_t>(units, std::max(1, traits.multiprocessors / a.parts)));
+    a.group_tiles = static_cast<int>((units + a.groups - 1) / a.groups) * unit;
+    const int64_t share = (static_cast<int64_t>(a.group_tiles) * stages + row_warps - 1) / row_warps;
+    a.segments = static_cast<int>(std::min<int64_t>(a.group_tiles, share / fewest + 2));
+    return static_cast<size_t>(a.x_rows) * a.x_pitch + a.x_sums * sizeof(float) +
+           static_cast<size_t>(row_warps) * a.segments * tiles_of_8 * 512;
+}
+
+// What blocks read and write in the second-level cache, in bytes: each the activations of its part; parts, whose sums
+// are added in the end, also those, and they wait for each other as long as it takes to read `waiting`.
+int64_t division_cost(const LinearArguments& a, const FragmentTile& tile) {
+    constexpr int64_t waiting = 12 << 20;
+    const int64_t blocks = int64_t{a.groups} * a.parts, stages = (a.stages + a.parts - 1) / a.parts;
+    const int64_t weights = blocks * a.group_tiles * stages * 1024;  // as if all had as many as the first
+    const int64_t x = blocks * a.x_rows * stages * tile.stage_cols * (a.in_type == ValueType::f32 ? 4 : 1);
+    return weights + x + (a.parts > 1 ? 2 * blocks * a.group_tiles * 16 * a.x_rows * 4 + waiting : 0);
+}
+
+// Divides the work as the shared memory allows and it costs least.
+size_t divide(LinearArguments& a, const Weight& w, bool integer, int tiles_of_8, const DeviceTraits& traits) {
+    constexpr int most_parts = 8;  // where fewer fit
+    const FragmentTile tile = fragment_tile(w.format, w.cols);
+    int best = 0;
+    int64_t least = 0;
+    for (int parts = 1; parts <= std::max(1, a.stages) && (parts <= most_parts || best == 0); ++parts) {
+        if (divide_by(parts, a, tile, integer, tiles_of_8, traits) > traits.shared_memory - 2048) continue;
+        const int64_t cost = division_cost(a, tile);
+        if (best == 0 || cost < least) best = parts, least = cost;
     }
-    fail(QUANT_ERR_UNSUPPORTED, "CUDA: " + w.name + " is too wide for this device's shared memory");
+    if (best == 0) fail(QUANT_ERR_UNSUPPORTED, "CUDA: " + w.name + " is too wide for this device's shared memory");
+    return divide_by(best, a, tile, integer, tiles_of_8, traits);
 }
 
 // Each warp of linear_rows.cuh fetches the beginning of what the same warp will read of the next weight.
