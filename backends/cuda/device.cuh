@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "backends/cuda/device_step.h"
+#include "core/graph.h"
 
 namespace quant {
 namespace cuda {
@@ -107,6 +108,25 @@ __device__ inline void e4m3_to_f32(uint32_t codes, float (&v)[4]) {
     for (int i = 0; i < 4; ++i) v[i] = e4m3_to_f32(static_cast<uint8_t>(codes >> 8 * i));
 #endif
 }
+
+// How a row whose largest magnitude is known is rounded to s8 or e4m3.
+template <ValueType type>
+struct Rounding {
+    float scale, inverse;
+    __device__ explicit Rounding(float largest) {
+        if (type == ValueType::s8) {
+            inverse = largest > 0 ? 127.0f / largest : 0.0f;
+            scale = largest / 127.0f;
+        } else {
+            scale = fmaxf(largest / 448.0f, 1.0f / (448.0f * 512.0f));
+        }
+    }
+    __device__ int code(float value) const {
+        if (type == ValueType::e4m3) return f32_to_e4m3(value / scale);
+        const float rounded = rintf(value * inverse);
+        return isnan(rounded) ? 0 : static_cast<int>(fminf(fmaxf(rounded, -127.0f), 127.0f));
+    }
+};
 
 // ---- Tensor cores -------------------------------------------------------------------------------------------------
 

@@ -18,10 +18,10 @@ bool is_aligned(const void* p) {
     return reinterpret_cast<uintptr_t>(p) % 16 == 0;
 }
 
-LinearKernel rows_kernel(const Bound& b, int tiles_of_8) {
+LinearKernel rows_kernel(const Bound& b, int tiles_of_8, bool rounds) {
     const Weight& w = *b.node.weight;
     const int scales = linear_scales(w);
-    if (is_integer_product(b)) return rows_kernel_integer(w.format.element, tiles_of_8);
+    if (is_integer_product(b)) return rows_kernel_integer(w.format.element, tiles_of_8, rounds);
     switch (w.format.element) {
         case Element::f16:
         case Element::bf16:
@@ -29,7 +29,7 @@ LinearKernel rows_kernel(const Bound& b, int tiles_of_8) {
         case Element::s8:
             return rows_kernel_s8(tiles_of_8, scales);
         case Element::e4m3:
-            return rows_kernel_e4m3(tiles_of_8, scales);
+            return rows_kernel_e4m3(tiles_of_8, scales, rounds);
         case Element::u4:
             return rows_kernel_u4(tiles_of_8, scales);
         default:
@@ -68,7 +68,7 @@ int64_t division_cost(const LinearArguments& a, const FragmentTile& tile) {
 
 // Divides the work as the shared memory allows and it costs least.
 size_t divide(LinearArguments& a, const Weight& w, bool integer, int tiles_of_8, const DeviceTraits& traits) {
-    constexpr int most_parts = 8;  // where fewer fit
+    const int most_parts = a.rounds ? 1 : 8;  // where fewer fit
     const FragmentTile tile = fragment_tile(w.format, w.cols);
     int best = 0;
     int64_t least = 0;
@@ -164,6 +164,13 @@ bool is_integer_product(const Bound& b) {
     return b.in[0].type == ValueType::s8 && !is_float(f.element) && f.element != Element::e4m3 && one_scale_per_row(f);
 }
 
+bool can_round_input(const Bound& b) {
+    const Weight& w = *b.node.weight;
+    if (w.cols > int64_t{4} * row_quads * 32 * row_warps) return false;
+    return is_integer_product(b) ||
+           (b.in[0].type == ValueType::e4m3 && w.format.element == Element::e4m3 && one_scale_per_row(w.format));
+}
+
 LinearArguments linear_arguments(const Bound& b) {
     const Weight& w = *b.node.weight;
     const FragmentTile tile = fragment_tile(w.format, w.cols);
@@ -203,11 +210,13 @@ void emit_linear_fragments(Recorder& recorder, const Bound& b) {
         const Operand& x = producer.in[0];
         a.in = device_pointer(x.data);
         a.in_stride = x.stride;
-        const float* other;
-        if (producer.node.op == Op::rmsnorm) {
+        a.in_type = x.type;
+        a.rounds = producer.out.type != ValueType::f32;
+        const float* other = nullptr;
+        if (producer.node.op == Op::rmsnorm || producer.node.op == Op::rmsnorm_quantize) {
             other = a.norm_gain = reinterpret_cast<const float*>(device_pointer(producer.node.weight->data));
             a.norm_eps = producer.node.eps;
-        } else {
+        } else if (producer.node.op == Op::silu_mul) {
             other = a.up = f32_pointer(producer.in[1]);
             a.up_stride = producer.in[1].stride;
         }
@@ -233,7 +242,7 @@ void emit_linear_fragments(Recorder& recorder, const Bound& b) {
     prefetch(a, recorder);
     // More than half of the shared memory: started early, on multiprocessors that others leave at different times, two
     // blocks must not share one while another has none.
-    recorder.launch(rows_kernel(b, tiles_of_8), dim3(a.groups * a.parts, chunks), dim3(32 * row_warps),
+    recorder.launch(rows_kernel(b, tiles_of_8, a.rounds), dim3(a.groups * a.parts, chunks), dim3(32 * row_warps),
                     std::max(shared, recorder.traits.shared_memory / 2 + 1024), recorder.view(), a);
 }
 

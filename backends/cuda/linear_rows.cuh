@@ -84,7 +84,8 @@ __device__ inline float scale_integer(const LinearArguments& a, float2 p, RowSca
     return __fmul_rn(__fmul_rn(__int2float_rn(sum), x.scale), p.x);
 }
 
-template <class Codec, bool Integer, Scales scales, int NT>
+// Rounds: the input is floats, which the block rounds to the codes that it multiplies.
+template <class Codec, bool Integer, Scales scales, int NT, bool Rounds>
 struct Kernel {
     using Sum = typename std::conditional<Integer, int, float>::type;
     static constexpr int depth = scales == Scales::block ? 2 : NT == 4 ? 3 : 4;
@@ -96,14 +97,17 @@ struct Kernel {
 
     struct Shared {
         uint8_t* x;
-        float* x_sums;  // [rows][units], or [rows] (Scales::row)
-        Sum* slots;     // [warps][segments][NT * 4][32]
+        float* x_sums;         // [rows][units], or [rows] (Scales::row)
+        Sum* slots;            // [warps][segments][NT * 4][32]
+        RowScale* row_scales;  // of rows rounded here
     };
 
     // Activations of `stages` stages from first_stage on, for `count` rows, as the weights' lanes want them.
     __device__ static void load_x(const LinearArguments& a, const Shared& s, int64_t first_row, int count,
                                   int first_stage, int stages) {
-        if constexpr (Integer) {
+        if constexpr (Rounds) {
+            for (int n = 0; n < count; ++n) load_rounded(a, s, first_row + n, n, stages);
+        } else if constexpr (Integer) {
             load_bytes(a, s, first_row, count, first_stage, stages);
         } else if (NT == 1 && (count <= 2 || a.norm_gain)) {
             for (int n = 0; n < count; ++n) load_row(a, s, first_row + n, n, first_stage, stages);
@@ -113,23 +117,28 @@ struct Kernel {
         }
     }
 
+    // Quad q of the block's row n.
+    __device__ static void store_codes(const LinearArguments& a, const Shared& s, int n, int q, uint32_t codes) {
+        const int in_block = q % 8 * 4;
+        uint8_t* to = s.x + static_cast<int64_t>(n) * a.x_pitch + q / 8 * 32;
+        if (Codec::kind == FragmentKind::bits4) {
+#pragma unroll
+            for (int j = 0; j < 4; ++j, codes >>= 8)
+                to[place_in_block(Codec::kind, true, in_block + j)] = static_cast<uint8_t>(codes);
+        } else {
+            *reinterpret_cast<uint32_t*>(to + place_in_block(Codec::kind, true, in_block)) = codes;
+        }
+    }
+
     __device__ static void load_bytes(const LinearArguments& a, const Shared& s, int64_t first_row, int count,
                                       int first_stage, int stages) {
         const int quads = stages * stage_cols / 4;
 #pragma unroll 4
         for (int i = threadIdx.x; i < count * quads; i += threads) {
-            const int n = i / quads, q = i % quads, block = q / 8, in_block = q % 8 * 4;
+            const int n = i / quads, q = i % quads;
             const int64_t col = static_cast<int64_t>(first_stage) * stage_cols + q * 4;
             const uint8_t* x = a.in + (first_row + n) * a.in_stride + col;  // padded with zeros to a multiple of 64
-            uint32_t v = col < a.cols ? *reinterpret_cast<const uint32_t*>(x) : 0;
-            uint8_t* to = s.x + static_cast<int64_t>(n) * a.x_pitch + block * 32;
-            if (Codec::kind == FragmentKind::bits4) {
-#pragma unroll
-                for (int j = 0; j < 4; ++j, v >>= 8)
-                    to[place_in_block(Codec::kind, true, in_block + j)] = static_cast<uint8_t>(v);
-            } else {
-                *reinterpret_cast<uint32_t*>(to + place_in_block(Codec::kind, true, in_block)) = v;
-            }
+            store_codes(a, s, n, q, col < a.cols ? *reinterpret_cast<const uint32_t*>(x) : 0);
         }
     }
 
@@ -185,7 +194,7 @@ struct Kernel {
             if (i < count) store_row_sum(a, s, n + i, row_sums[i], reduce);
     }
 
-    static constexpr int at_once = 3;  // quads of a thread in flight, of one row
+    static constexpr int at_once = row_quads;
 
     // Quads first + threadIdx.x, + threads, ... of a row; zero past the end.
     __device__ static void load_quads(const LinearArguments& a, int64_t row, int first, int quads, int first_stage,
@@ -221,6 +230,65 @@ struct Kernel {
         return 1.f / sqrtf(sum / static_cast<float>(a.cols) + a.norm_eps);
     }
 
+    // Quads as load_quads gives them; the factor is found with the first of them.
+    __device__ static void normalize(const LinearArguments& a, int64_t row, int first, int first_stage, float* factor,
+                                     float* reduce, float (&v)[at_once][4]) {
+        float gain[at_once][4];
+#pragma unroll
+        for (int k = 0; k < at_once; ++k) {
+            const int64_t col =
+                static_cast<int64_t>(first_stage) * stage_cols + (first + k * threads + threadIdx.x) * 4;
+#pragma unroll
+            for (int i = 0; i < 4; ++i) gain[k][i] = col + i < a.cols ? a.norm_gain[col + i] : 0;
+        }
+        if (first == 0) *factor = norm_factor(a, row, v, a.cols <= at_once * threads * 4 && a.parts == 1, reduce);
+#pragma unroll
+        for (int k = 0; k < at_once; ++k)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) v[k][i] = v[k][i] * *factor * gain[k][i];
+    }
+
+    // Row n of the block, all columns of it, rounded to codes.
+    __device__ static void load_rounded(const LinearArguments& a, const Shared& s, int64_t row, int n, int stages) {
+        __shared__ float reduce[32];
+        __shared__ int reduce_codes[32];
+        const int quads = stages * stage_cols / 4;
+        float v[at_once][4], factor = 1, largest = 0;
+        load_quads(a, row, 0, quads, 0, v);
+        if (a.norm_gain) normalize(a, row, 0, 0, &factor, reduce, v);
+#pragma unroll
+        for (int k = 0; k < at_once; ++k)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) largest = fmaxf(largest, fabsf(v[k][i]));  // NaN does not count
+        largest = block_reduce(largest, reduce, 0.f, [](float m) { return warp_max(m); });
+        const Rounding<Integer ? ValueType::s8 : ValueType::e4m3> rounding(largest);
+        int sum = 0;
+        float value_sum = 0;
+#pragma unroll
+        for (int k = 0; k < at_once; ++k) {
+            if (k * threads >= quads) break;  // of the whole block
+            const int q = k * threads + threadIdx.x;
+            uint32_t codes = 0;
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                const int code = rounding.code(v[k][i]);
+                sum += code;
+                codes |= (code & 0xffu) << 8 * i;
+            }
+            if constexpr (Integer) {
+                if (q < quads) store_codes(a, s, n, q, codes);
+            } else {
+                e4m3_to_f32(codes, v[k]);
+                value_sum += store_quad(a, s, n, q, quads, v[k]);
+            }
+        }
+        if constexpr (Integer)
+            sum = block_reduce(sum, reduce_codes, 0, [](int m) { return warp_sum(m); });
+        else
+            store_row_sum(a, s, n, value_sum, reduce);
+        if (threadIdx.x == 0) s.row_scales[n] = {rounding.scale, sum};
+    }
+
     // Row n of the block, whose input may be rmsnorm's.
     __device__ static void load_row(const LinearArguments& a, const Shared& s, int64_t row, int n, int first_stage,
                                     int stages) {
@@ -230,22 +298,7 @@ struct Kernel {
         for (int first = 0; first < quads; first += at_once * threads) {
             float v[at_once][4];
             load_quads(a, row, first, quads, first_stage, v);
-            if (a.norm_gain) {
-                float gain[at_once][4];
-#pragma unroll
-                for (int k = 0; k < at_once; ++k) {
-                    const int64_t col =
-                        static_cast<int64_t>(first_stage) * stage_cols + (first + k * threads + threadIdx.x) * 4;
-#pragma unroll
-                    for (int i = 0; i < 4; ++i) gain[k][i] = col + i < a.cols ? a.norm_gain[col + i] : 0;
-                }
-                if (first == 0)
-                    factor = norm_factor(a, row, v, a.cols <= at_once * threads * 4 && a.parts == 1, reduce);
-#pragma unroll
-                for (int k = 0; k < at_once; ++k)
-#pragma unroll
-                    for (int i = 0; i < 4; ++i) v[k][i] = v[k][i] * factor * gain[k][i];
-            }
+            if (a.norm_gain) normalize(a, row, first, first_stage, &factor, reduce, v);
 #pragma unroll
             for (int k = 0; k < at_once; ++k) {
                 if (first + k * threads >= quads) break;  // of the whole block
@@ -333,13 +386,14 @@ struct Kernel {
         }
     }
 
-    __device__ static float finish(const LinearArguments& a, int64_t row, int64_t r, Sum sum) {
+    __device__ static float finish(const LinearArguments& a, const RowScale* row_scales, int64_t row, int64_t r,
+                                   Sum sum) {
         float y;
         if constexpr (Integer) {
-            y = scale_integer(a, row_parameters(a, r), a.row_scales[row], sum);
+            y = scale_integer(a, row_parameters(a, r), row_scales[row], sum);
         } else {
             y = sum;
-            if (a.row_scales) y = y * a.row_scales[row].scale;
+            if (row_scales) y = y * row_scales[row].scale;
         }
         if (a.bias) y = __fadd_rn(y, a.bias[r]);
         if (a.add) y = __fadd_rn(y, a.add[row * a.add_stride + r]);
@@ -371,6 +425,7 @@ struct Kernel {
         extern __shared__ uint4 memory[];
         __shared__ int2 warp_tiles[warps];  // first and last
         __shared__ bool arrived_last;
+        __shared__ RowScale rounded[Rounds ? NT * 8 : 1];
         const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
         const int part = blockIdx.x % a.parts, group = blockIdx.x / a.parts;
         // Shares that differ by one at most.
@@ -391,6 +446,9 @@ struct Kernel {
         s.x = reinterpret_cast<uint8_t*>(memory);
         s.x_sums = reinterpret_cast<float*>(s.x + static_cast<int64_t>(a.x_rows) * a.x_pitch);
         s.slots = reinterpret_cast<Sum*>(s.x_sums + a.x_sums);
+        s.row_scales = rounded;
+        // Where the scale of any row is; rounded here, all rows are of one block.
+        const RowScale* row_scales = Rounds ? rounded : a.row_scales;
         if (lane == 0) {
             warp_tiles[warp] = begin < end ? make_int2(begin / stages, (end - 1) / stages) : make_int2(1, 0);
         }
@@ -494,8 +552,8 @@ struct Kernel {
                 if (a.has_offsets) sum = __fmaf_rn(a.is_minimum ? p.y : -p.y * p.x, s.x_sums[at.row], sum);
             }
             if (a.parts == 1)
-                write(a, first_row + at.row, weight_row, inside ? finish(a, first_row + at.row, weight_row, sum) : 0,
-                      mine, 4);
+                write(a, first_row + at.row, weight_row,
+                      inside ? finish(a, row_scales, first_row + at.row, weight_row, sum) : 0, mine, 4);
             else if (mine)
                 partial[part * part_size + e] = sum;
         }
@@ -519,15 +577,15 @@ struct Kernel {
             Sum sum = 0;
             if (inside)
                 for (int p = 0; p < a.parts; ++p) sum += __ldcg(partial + p * part_size + e);
-            write(a, first_row + at.row, weight_row, inside ? finish(a, first_row + at.row, weight_row, sum) : 0,
-                  e < items, 1);
+            write(a, first_row + at.row, weight_row,
+                  inside ? finish(a, row_scales, first_row + at.row, weight_row, sum) : 0, e < items, 1);
         }
     }
 };
 
-template <class Codec, bool Integer, Scales scales, int NT>
-__global__ void __launch_bounds__(threads) linear_rows(StepView step, LinearArguments a) {
-    Kernel<Codec, Integer, scales, NT>::run(step, a);
+template <class Codec, bool Integer, Scales scales, int NT, bool Rounds = false>
+__global__ void __launch_bounds__(threads, 1) linear_rows(StepView step, LinearArguments a) {
+    Kernel<Codec, Integer, scales, NT, Rounds>::run(step, a);
 }
 
 template <class Codec, bool Integer, Scales scales>
