@@ -45,7 +45,7 @@ size_t divide_by(int parts, LinearArguments& a, const FragmentTile& tile, bool i
     const int stages = (a.stages + a.parts - 1) / a.parts, fewest = std::max(1, a.stages / a.parts);
     const int bytes = stages * tile.stage_cols * element;
     a.x_pitch = bytes + (128 + pad - bytes % 128) % 128;
-    a.x_sums = a.x_rows * std::max(1, stages * tile.stage_cols / 32);
+    a.x_sums = (a.x_rows * std::max(1, stages * tile.stage_cols / 32) + 3) / 4 * 4;  // what follows is aligned
     const int unit = a.pairs ? 2 : 1;
     const int64_t units = a.tile_count / unit;
     a.groups = static_cast<int>(std::min<int64_t>(units, std::max(1, traits.multiprocessors / a.parts)));
@@ -57,13 +57,16 @@ size_t divide_by(int parts, LinearArguments& a, const FragmentTile& tile, bool i
 }
 
 // What blocks read and write in the second-level cache, in bytes: each the activations of its part; parts, whose sums
-// are added in the end, also those, and they wait for each other as long as it takes to read `waiting`.
-int64_t division_cost(const LinearArguments& a, const FragmentTile& tile) {
-    constexpr int64_t waiting = 12 << 20;
+// are added in the end, also those. They wait for each other as long as it takes to read `waiting`, and the last of
+// them for each of the sums that its warps add.
+int64_t division_cost(const LinearArguments& a, const FragmentTile& tile, int tiles_of_8) {
+    constexpr int64_t waiting = 8 << 20, sum_waiting = 4 << 20;
     const int64_t blocks = int64_t{a.groups} * a.parts, stages = (a.stages + a.parts - 1) / a.parts;
     const int64_t weights = blocks * a.group_tiles * stages * 1024;  // as if all had as many as the first
     const int64_t x = blocks * a.x_rows * stages * tile.stage_cols * (a.in_type == ValueType::f32 ? 4 : 1);
-    return weights + x + (a.parts > 1 ? 2 * blocks * a.group_tiles * 16 * a.x_rows * 4 + waiting : 0);
+    if (a.parts == 1) return weights + x;
+    const int64_t sums = (a.group_tiles * tiles_of_8 + row_warps - 1) / row_warps;
+    return weights + x + 2 * blocks * a.group_tiles * tiles_of_8 * 512 + waiting + sums * sum_waiting;
 }
 
 // Divides the work as the shared memory allows and it costs least.
@@ -74,7 +77,7 @@ size_t divide(LinearArguments& a, const Weight& w, bool integer, int tiles_of_8,
     int64_t least = 0;
     for (int parts = 1; parts <= std::max(1, a.stages) && (parts <= most_parts || best == 0); ++parts) {
         if (divide_by(parts, a, tile, integer, tiles_of_8, traits) > traits.shared_memory - 2048) continue;
-        const int64_t cost = division_cost(a, tile);
+        const int64_t cost = division_cost(a, tile, tiles_of_8);
         if (best == 0 || cost < least) best = parts, least = cost;
     }
     if (best == 0) fail(QUANT_ERR_UNSUPPORTED, "CUDA: " + w.name + " is too wide for this device's shared memory");
@@ -235,8 +238,8 @@ void emit_linear_fragments(Recorder& recorder, const Bound& b) {
     const int chunks = (recorder.max_rows + a.x_rows - 1) / a.x_rows;
     if (a.parts > 1) {
         if (chunks * a.groups > Recorder::counters) fail(QUANT_ERR_UNSUPPORTED, "CUDA: a step of too many rows");
-        a.partial = recorder.workspace(static_cast<size_t>(chunks) * a.groups * a.parts * a.group_tiles * 16 *
-                                       a.x_rows * sizeof(float));
+        a.partial = recorder.workspace(static_cast<size_t>(chunks) * a.groups * a.parts * a.group_tiles * tiles_of_8 *
+                                       8 * 16 * sizeof(float));
         a.arrived = recorder.zeroed_counters;
     }
     prefetch(a, recorder);

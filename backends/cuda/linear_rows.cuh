@@ -95,10 +95,14 @@ struct Kernel {
     static constexpr int unit_cols = scales == Scales::block ? 32 : stage_cols;  // of which sums of x are kept
     static constexpr bool keeps_sums = !Integer && Codec::codes;
 
+    struct alignas(16) Four {  // what a lane has of a product
+        Sum v[4];
+    };
+
     struct Shared {
         uint8_t* x;
         float* x_sums;         // [rows][units], or [rows] (Scales::row)
-        Sum* slots;            // [warps][segments][NT * 4][32]
+        Four* slots;           // [warps][segments][NT][32]
         RowScale* row_scales;  // of rows rounded here
     };
 
@@ -400,30 +404,35 @@ struct Kernel {
         return y;
     }
 
-    // A block's results, counted as its threads take them. In pairs: gate and up side by side.
-    struct Result {
-        int tile, row, in_tile;  // of the block's tiles, of its rows, of the tile's 16
-        __device__ Result(const LinearArguments& a, int e, int count) {
-            const int which = a.pairs ? e % 2 : 0, unit = a.pairs ? e / 2 : e;
-            in_tile = unit % 16;
-            row = unit / 16 % count;
-            tile = a.pairs ? unit / 16 / count * 2 + which : unit / 16 / count;
+    // Adds what the warps have of 8 rows of a tile. first_tiles: of each warp's share of all `all` stages.
+    __device__ static Four gather(const LinearArguments& a, const Shared& s, const int* first_tiles, int all,
+                                  int stages, int tile, int n) {
+        const int each = all / warps, more = all % warps, longer = more * (each + 1);
+        const auto warp_of = [&](int stage) {
+            return stage < longer ? stage / (each + 1) : more + (stage - longer) / each;
+        };
+        const int last = warp_of((tile + 1) * stages - 1);
+        Four sum = {};
+        for (int w = warp_of(tile * stages); w <= last; ++w) {
+            const Four from = s.slots[((w * a.segments + tile - first_tiles[w]) * NT + n) * 32 + threadIdx.x % 32];
+#pragma unroll
+            for (int j = 0; j < 4; ++j) sum.v[j] += from.v[j];
         }
-    };
+        return sum;
+    }
 
-    // Lanes `apart` from each other have the two results of a pair, so all of them must come here.
-    __device__ static void write(const LinearArguments& a, int64_t row, int64_t r, float y, bool mine, int apart) {
-        if (a.pairs) {
-            const float up = __shfl_down_sync(0xffffffffu, y, apart);
-            y = silu_times(y, up);
-            mine = mine && r < a.weight_rows / 2;
+    // The sums of a part's columns with the scale and offset of a row that has one of each.
+    __device__ static void scale_row(const LinearArguments& a, const Shared& s, int64_t r, int row, Sum& sum) {
+        if constexpr (!Integer && scales == Scales::row) {
+            const float2 p = row_parameters(a, r);
+            sum = sum * (p.x * (1 / Codec::unit));
+            if (a.has_offsets) sum = __fmaf_rn(a.is_minimum ? p.y : -p.y * p.x, s.x_sums[row], sum);
         }
-        if (mine && r < a.weight_rows) a.out[row * a.out_stride + r] = y;
     }
 
     __device__ static void run(const StepView& step, const LinearArguments& a) {
         extern __shared__ uint4 memory[];
-        __shared__ int2 warp_tiles[warps];  // first and last
+        __shared__ int first_tiles[warps];  // of what a warp has
         __shared__ bool arrived_last;
         __shared__ RowScale rounded[Rounds ? NT * 8 : 1];
         const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
@@ -445,13 +454,11 @@ struct Kernel {
         Shared s;
         s.x = reinterpret_cast<uint8_t*>(memory);
         s.x_sums = reinterpret_cast<float*>(s.x + static_cast<int64_t>(a.x_rows) * a.x_pitch);
-        s.slots = reinterpret_cast<Sum*>(s.x_sums + a.x_sums);
+        s.slots = reinterpret_cast<Four*>(s.x_sums + a.x_sums);
         s.row_scales = rounded;
         // Where the scale of any row is; rounded here, all rows are of one block.
         const RowScale* row_scales = Rounds ? rounded : a.row_scales;
-        if (lane == 0) {
-            warp_tiles[warp] = begin < end ? make_int2(begin / stages, (end - 1) / stages) : make_int2(1, 0);
-        }
+        if (lane == 0) first_tiles[warp] = stages ? begin / stages : 0;
 
         // Weights never change: the first of them are on their way while the previous kernel ends.
         int next_tile = stages ? begin / stages : 0, next_stage = stages ? begin % stages : 0;
@@ -494,7 +501,7 @@ struct Kernel {
 #pragma unroll
             for (int i = 0; i < 2; ++i) sum_rows[n][i] = min(8 * n + 2 * t + i, a.x_rows - 1) * units;
         }
-        Sum* my_slots = s.slots + static_cast<int64_t>(warp) * a.segments * NT * 4 * 32;
+        Four* my_slots = s.slots + warp * a.segments * NT * 32 + lane;
         for (int i = begin; i < end; i += depth) {
 #pragma unroll
             for (int slot = 0; slot < depth; ++slot) {
@@ -513,10 +520,12 @@ struct Kernel {
                 if (++stage == stages || i + slot + 1 == end) {
                     stage = 0;
 #pragma unroll
-                    for (int n = 0; n < NT; ++n)
+                    for (int n = 0; n < NT; ++n) {
+                        Four total;
 #pragma unroll
-                        for (int j = 0; j < 4; ++j)
-                            my_slots[((segment * NT + n) * 4 + j) * 32 + lane] = acc.total(n, j);
+                        for (int j = 0; j < 4; ++j) total.v[j] = acc.total(n, j);
+                        my_slots[(segment * NT + n) * 32] = total;
+                    }
                     acc.clear();
                     ++segment;
                 }
@@ -525,37 +534,40 @@ struct Kernel {
         prefetch_next(a, (blockIdx.y * gridDim.x + blockIdx.x) * warps + warp, lane);
         __syncthreads();
 
-        Sum* partial = reinterpret_cast<Sum*>(a.partial) +
-                       (static_cast<int64_t>(blockIdx.y) * a.groups + group) * a.parts * a.group_tiles * 16 * a.x_rows;
-        const int64_t part_size = static_cast<int64_t>(a.group_tiles) * 16 * a.x_rows;
-        const int items = tiles * 16 * count;
-        // Four lanes a result, each with every fourth warp.
-        for (int first = 0; first < items; first += threads / 4) {
-            const int e = first + threadIdx.x / 4;
-            const Result at(a, e, count);
-            const int from = at.in_tile % 8 * 4 + at.row % 8 / 2;
-            const int value = at.row / 8 * 4 + at.in_tile / 8 * 2 + at.row % 2;
-            Sum sum = 0;
+        // A warp has 8 rows of a tile, of gate's and up's in pairs, at a time, as lanes have a product's results.
+        const int64_t part_size = static_cast<int64_t>(a.group_tiles) * NT * 32;
+        Four* partial = reinterpret_cast<Four*>(a.partial) +
+                        (static_cast<int64_t>(blockIdx.y) * a.groups + group) * a.parts * part_size + lane;
+        const int64_t out_rows = a.pairs ? a.weight_rows / 2 : a.weight_rows;
+        // Calls f(value, row, weight row) for the lane's values of the tile.
+        const auto each_value = [&](int tile, int n, auto f) {
 #pragma unroll
-            for (int w = lane % 4; w < warps; w += 4) {
-                const int2 has = warp_tiles[w];
-                if (at.tile >= has.x && at.tile <= has.y)
-                    sum += s.slots[((w * a.segments + at.tile - has.x) * NT * 4 + value) * 32 + from];
+            for (int j = 0; j < 4; ++j) {
+                const int row = 8 * n + 2 * t + j % 2;
+                const int64_t r = static_cast<int64_t>(tile_number(tile)) * 16 + g + j / 2 * 8;
+                if (row < count && r < a.weight_rows) f(j, row, r);
             }
-            sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-            sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-            const int64_t weight_row = static_cast<int64_t>(tile_number(at.tile)) * 16 + at.in_tile;
-            const bool mine = e < items && lane % 4 == 0, inside = e < items && weight_row < a.weight_rows;
-            if constexpr (!Integer && scales == Scales::row) {
-                const float2 p = inside ? row_parameters(a, weight_row) : make_float2(0, 0);
-                sum = sum * (p.x * (1 / Codec::unit));
-                if (a.has_offsets) sum = __fmaf_rn(a.is_minimum ? p.y : -p.y * p.x, s.x_sums[at.row], sum);
+        };
+        const auto write = [&](int tile, int n, const Four& sum, const Four& up_sum) {
+            each_value(tile, n, [&](int j, int row, int64_t r) {
+                if (r >= out_rows) return;
+                float y = finish(a, row_scales, first_row + row, r, sum.v[j]);
+                if (a.pairs) y = silu_times(y, finish(a, row_scales, first_row + row, r + out_rows, up_sum.v[j]));
+                a.out[(first_row + row) * a.out_stride + r] = y;
+            });
+        };
+        const int octets = tiles / unit * NT;
+        for (int i = warp; i < octets; i += warps) {
+            const int tile = i / NT * unit, n = i % NT;
+            Four sums[2] = {};
+#pragma unroll
+            for (int k = 0; k < 2; ++k) {
+                if (k == unit) break;
+                sums[k] = gather(a, s, first_tiles, all, stages, tile + k, n);
+                each_value(tile + k, n, [&](int j, int row, int64_t r) { scale_row(a, s, r, row, sums[k].v[j]); });
+                if (a.parts > 1) partial[part * part_size + ((tile + k) * NT + n) * 32] = sums[k];
             }
-            if (a.parts == 1)
-                write(a, first_row + at.row, weight_row,
-                      inside ? finish(a, row_scales, first_row + at.row, weight_row, sum) : 0, mine, 4);
-            else if (mine)
-                partial[part * part_size + e] = sum;
+            if (a.parts == 1) write(tile, n, sums[0], sums[1]);
         }
         if (a.parts == 1) return;
 
@@ -569,16 +581,22 @@ struct Kernel {
         __syncthreads();
         if (!arrived_last) return;
         __threadfence();
-        for (int first = 0; first < items; first += threads) {
-            const int e = first + threadIdx.x;
-            const Result at(a, e, count);
-            const int64_t weight_row = static_cast<int64_t>(tile_number(at.tile)) * 16 + at.in_tile;
-            const bool inside = e < items && weight_row < a.weight_rows;
-            Sum sum = 0;
-            if (inside)
-                for (int p = 0; p < a.parts; ++p) sum += __ldcg(partial + p * part_size + e);
-            write(a, first_row + at.row, weight_row,
-                  inside ? finish(a, row_scales, first_row + at.row, weight_row, sum) : 0, e < items, 1);
+        for (int i = warp; i < octets; i += warps) {
+            const int tile = i / NT * unit, n = i % NT;
+            Four sums[2] = {};
+#pragma unroll
+            for (int k = 0; k < 2; ++k) {
+                if (k == unit) break;
+#pragma unroll 4
+                for (int p = 0; p < a.parts; ++p) {
+                    const uint4 loaded =
+                        __ldcg(reinterpret_cast<const uint4*>(partial + p * part_size + ((tile + k) * NT + n) * 32));
+                    const Four& from = reinterpret_cast<const Four&>(loaded);
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) sums[k].v[j] += from.v[j];
+                }
+            }
+            write(tile, n, sums[0], sums[1]);
         }
     }
 };
