@@ -347,6 +347,53 @@ TEST_CASE("CUDA's kernels compute large products", "[kernels][linear]") {
                 }
 }
 
+// A device may round the input inside the linear where both are in one plan.
+TEST_CASE("a linear of what its plan rounds has the bits of two plans", "[kernels][linear]") {
+    Random random(9);
+    for (const auto& tested : tested_devices())
+        for (const char* name : {"s8:channel:f32", "u8:channel:f16:zp", "u4:channel:f16:z8", "e4m3:channel:f32"})
+            for (const Shape& shape : {Shape{17, 33}, Shape{100, 257}, Shape{40, 1100}, Shape{40, 7000}})
+                for (int rows : {1, 2, 3}) {
+                    Format format;
+                    REQUIRE(format_parse(name, &format));
+                    INFO(tested->name() << ", " << name << " " << shape.rows << "x" << shape.cols << ", " << rows
+                                        << " rows");
+                    const ValueType type = format.element == Element::e4m3 ? ValueType::e4m3 : ValueType::s8;
+                    const HostWeight host = random_weight(format, shape.rows, shape.cols, false, random);
+                    Backend& backend = tested->device.backend();
+                    Run run(tested->device);
+                    Bound round, product;
+                    round.node.op = Op::quantize;
+                    round.node.in[0] = 0;
+                    round.node.out = 1;
+                    for (const Kernel* k : tested->device.fast_kernels(Op::quantize))
+                        if (accepts(*k, round.node, nullptr, value(ValueType::f32, shape.cols),
+                                    value(type, shape.cols)))
+                            round.kernel = k;
+                    REQUIRE(round.kernel != nullptr);
+                    round.in[0] = run.put(random_matrix(rows, shape.cols, 4, random));
+                    round.out = run.put(Codes(type, rows, shape.cols));
+                    product.kernel = find_linear(backend, format, activation_of(type), shape.rows, shape.cols);
+                    const Weight weight = run.weight(host, product.kernel->weights, activation_of(type));
+                    product.node.op = Op::linear;
+                    product.node.in[0] = 1;
+                    product.node.out = 2;
+                    product.node.weight = &weight;
+                    product.in[0] = round.out;
+                    product.out = run.put(Matrix(rows, shape.rows));
+                    const auto compute = [&](const std::vector<std::vector<Bound>>& plans) {
+                        for (const std::vector<Bound>& nodes : plans) {
+                            const auto plan = backend.record(nodes, rows);
+                            backend.run(*plan, plain_step(rows));
+                            backend.wait();
+                        }
+                        return run.get_matrix(product.out, rows);
+                    };
+                    const Matrix together = compute({{round, product}});
+                    CHECK(same_bits(together, compute({{round}, {product}})));
+                }
+}
+
 TEST_CASE("every listed scheme has a fast linear on every device", "[kernels][linear]") {
     for (const auto& tested : tested_devices())
         for (int i = 0; const char* name = scheme_listed(i); ++i) {

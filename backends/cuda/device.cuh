@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "backends/cuda/device_step.h"
+#include "core/graph.h"
 
 namespace quant {
 namespace cuda {
@@ -86,6 +87,46 @@ __device__ inline float e4m3_to_f32(uint8_t code) {
     if (magnitude == 0x7f) return __uint_as_float(0x7fffffffu);
     return __uint_as_float(sign | __float_as_uint(__uint_as_float(magnitude << 20) * 0x1p120f));
 }
+#if __CUDA_ARCH__ >= 890
+// Two codes, the low 16 bits of x, as two f16.
+__device__ inline uint32_t e4m3_to_halves(uint32_t x) {
+    uint32_t h;
+    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(h) : "h"(static_cast<uint16_t>(x)));
+    return h;
+}
+#endif
+__device__ inline void e4m3_to_f32(uint32_t codes, float (&v)[4]) {
+#if __CUDA_ARCH__ >= 890
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        const uint32_t h = e4m3_to_halves(codes >> 16 * i);
+        const float2 f = __half22float2(*reinterpret_cast<const __half2*>(&h));
+        v[2 * i] = f.x, v[2 * i + 1] = f.y;
+    }
+#else
+#pragma unroll
+    for (int i = 0; i < 4; ++i) v[i] = e4m3_to_f32(static_cast<uint8_t>(codes >> 8 * i));
+#endif
+}
+
+// How a row whose largest magnitude is known is rounded to s8 or e4m3.
+template <ValueType type>
+struct Rounding {
+    float scale, inverse;
+    __device__ explicit Rounding(float largest) {
+        if (type == ValueType::s8) {
+            inverse = largest > 0 ? 127.0f / largest : 0.0f;
+            scale = largest / 127.0f;
+        } else {
+            scale = fmaxf(largest / 448.0f, 1.0f / (448.0f * 512.0f));
+        }
+    }
+    __device__ int code(float value) const {
+        if (type == ValueType::e4m3) return f32_to_e4m3(value / scale);
+        const float rounded = rintf(value * inverse);
+        return isnan(rounded) ? 0 : static_cast<int>(fminf(fmaxf(rounded, -127.0f), 127.0f));
+    }
+};
 
 // ---- Tensor cores -------------------------------------------------------------------------------------------------
 

@@ -13,13 +13,15 @@ constexpr int most_rows_repeated = 2;
 // The linear's input is what `producer` makes.
 bool takes(const std::vector<Bound>& nodes, const Bound& producer, const Bound& linear, const DeviceTraits& traits,
            int max_rows) {
-    const bool is_norm = producer.node.op == Op::rmsnorm;
-    if (!is_norm && producer.node.op != Op::silu_mul) return false;
+    const Op op = producer.node.op;
+    const bool rounds = op == Op::quantize || op == Op::rmsnorm_quantize;
+    if (!rounds && op != Op::rmsnorm && op != Op::silu_mul) return false;
     if (linear.node.in[0] != producer.node.out || linear.kernel->weights != &layout_fragments) return false;
     if (readers(nodes, producer.node.out) != 1) return false;
-    if (has_tokens_laid_out(traits, max_rows, linear)) return true;
+    if (has_tokens_laid_out(traits, max_rows, linear)) return !rounds;
+    if (op == Op::silu_mul || (rounds && !can_round_input(linear))) return false;
     // The producer's input may already be free when the linear writes: blocks would read what others have written.
-    return is_norm && max_rows <= most_rows_repeated && !overlap(producer.in[0].data, linear.out.data);
+    return max_rows <= most_rows_repeated && !overlap(producer.in[0].data, linear.out.data);
 }
 
 // `silu` is of the two halves of the linear's result, and nothing else is.

@@ -9,7 +9,7 @@ namespace cuda {
 
 struct Folded {
     bool away = false;                // another node computes this one
-    const Bound* producer = nullptr;  // of a linear: the rmsnorm or silu_mul that makes its input
+    const Bound* producer = nullptr;  // of a linear: the rmsnorm, silu_mul or rounding that makes its input
     const Bound* consumer = nullptr;  // of a linear: the silu_mul of its result's two halves
 };
 std::vector<Folded> fold(const std::vector<Bound>& nodes, const DeviceTraits& traits, int max_rows);

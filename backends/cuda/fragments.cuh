@@ -45,11 +45,18 @@ struct Codec8 {
     static constexpr FragmentKind kind = FragmentKind::bits8;
     static constexpr int blocks = 2;
     static constexpr bool bf16 = false, codes = true, is_signed = code == ByteCode::s8;
+#if __CUDA_ARCH__ >= 890
+    static constexpr float unit = 1;
+#else
     static constexpr float unit = code == ByteCode::e4m3 ? 1.f / 256 : 1;
+#endif
 
     // Bytes `low` and `low` + 1 of x as two f16.
     template <int low>
     __device__ static uint32_t pair(uint32_t x) {
+#if __CUDA_ARCH__ >= 890
+        if (code == ByteCode::e4m3) return e4m3_to_halves(x >> 8 * low);
+#endif
         if (code == ByteCode::e4m3) {  // exponent and mantissa in place: 2^-8 of the value
             const uint32_t high = __byte_perm(x, 0, low ? 0x3424 : 0x1404);
             return (high >> 1 & 0x3f803f80u) | (high & 0x80008000u);

@@ -18,10 +18,10 @@ bool is_aligned(const void* p) {
     return reinterpret_cast<uintptr_t>(p) % 16 == 0;
 }
 
-LinearKernel rows_kernel(const Bound& b, int tiles_of_8) {
+LinearKernel rows_kernel(const Bound& b, int tiles_of_8, bool rounds) {
     const Weight& w = *b.node.weight;
     const int scales = linear_scales(w);
-    if (is_integer_product(b)) return rows_kernel_integer(w.format.element, tiles_of_8);
+    if (is_integer_product(b)) return rows_kernel_integer(w.format.element, tiles_of_8, rounds);
     switch (w.format.element) {
         case Element::f16:
         case Element::bf16:
@@ -29,7 +29,7 @@ LinearKernel rows_kernel(const Bound& b, int tiles_of_8) {
         case Element::s8:
             return rows_kernel_s8(tiles_of_8, scales);
         case Element::e4m3:
-            return rows_kernel_e4m3(tiles_of_8, scales);
+            return rows_kernel_e4m3(tiles_of_8, scales, rounds);
         case Element::u4:
             return rows_kernel_u4(tiles_of_8, scales);
         default:
@@ -37,27 +37,51 @@ LinearKernel rows_kernel(const Bound& b, int tiles_of_8) {
     }
 }
 
-// Divides the work: as few parts of the columns as the shared memory allows, since parts must be added in the end.
-size_t divide(LinearArguments& a, const Weight& w, bool integer, int tiles_of_8, const DeviceTraits& traits) {
-    const FragmentTile tile = fragment_tile(w.format, w.cols);
+// Divides the columns into parts and the weight tiles into groups of them; the bytes of shared memory of a block.
+size_t divide_by(int parts, LinearArguments& a, const FragmentTile& tile, bool integer, int tiles_of_8,
+                 const DeviceTraits& traits) {
     const int element = integer ? 1 : 2, pad = integer ? 32 : 64;
-    const size_t most = traits.shared_memory - 2048;
-    for (a.parts = 1; a.parts <= std::max(1, a.stages); ++a.parts) {
-        const int stages = (a.stages + a.parts - 1) / a.parts, fewest = std::max(1, a.stages / a.parts);
-        const int bytes = stages * tile.stage_cols * element;
-        a.x_pitch = bytes + (128 + pad - bytes % 128) % 128;
-        a.x_sums = a.x_rows * std::max(1, stages * tile.stage_cols / 32);
-        const int unit = a.pairs ? 2 : 1;
-        const int64_t units = a.tile_count / unit;
-        a.groups = static_cast<int>(std::min<int64_t>(units, std::max(1, traits.multiprocessors / a.parts)));
-        a.group_tiles = static_cast<int>((units + a.groups - 1) / a.groups) * unit;
-        const int64_t share = (static_cast<int64_t>(a.group_tiles) * stages + row_warps - 1) / row_warps;
-        a.segments = static_cast<int>(std::min<int64_t>(a.group_tiles, share / fewest + 2));
-        const size_t shared = static_cast<size_t>(a.x_rows) * a.x_pitch + a.x_sums * sizeof(float) +
-                              static_cast<size_t>(row_warps) * a.segments * tiles_of_8 * 512;
-        if (shared <= most) return shared;
+    a.parts = parts;
+    const int stages = (a.stages + a.parts - 1) / a.parts, fewest = std::max(1, a.stages / a.parts);
+    const int bytes = stages * tile.stage_cols * element;
+    a.x_pitch = bytes + (128 + pad - bytes % 128) % 128;
+    a.x_sums = (a.x_rows * std::max(1, stages * tile.stage_cols / 32) + 3) / 4 * 4;  // what follows is aligned
+    const int unit = a.pairs ? 2 : 1;
+    const int64_t units = a.tile_count / unit;
+    a.groups = static_cast<int>(std::min<int64_t>(units, std::max(1, traits.multiprocessors / a.parts)));
+    a.group_tiles = static_cast<int>((units + a.groups - 1) / a.groups) * unit;
+    const int64_t share = (static_cast<int64_t>(a.group_tiles) * stages + row_warps - 1) / row_warps;
+    a.segments = static_cast<int>(std::min<int64_t>(a.group_tiles, share / fewest + 2));
+    return static_cast<size_t>(a.x_rows) * a.x_pitch + a.x_sums * sizeof(float) +
+           static_cast<size_t>(row_warps) * a.segments * tiles_of_8 * 512;
+}
+
+// What blocks read and write in the second-level cache, in bytes: each the activations of its part; parts, whose sums
+// are added in the end, also those. They wait for each other as long as it takes to read `waiting`, and the last of
+// them for each of the sums that its warps add.
+int64_t division_cost(const LinearArguments& a, const FragmentTile& tile, int tiles_of_8) {
+    constexpr int64_t waiting = 8 << 20, sum_waiting = 4 << 20;
+    const int64_t blocks = int64_t{a.groups} * a.parts, stages = (a.stages + a.parts - 1) / a.parts;
+    const int64_t weights = blocks * a.group_tiles * stages * 1024;  // as if all had as many as the first
+    const int64_t x = blocks * a.x_rows * stages * tile.stage_cols * (a.in_type == ValueType::f32 ? 4 : 1);
+    if (a.parts == 1) return weights + x;
+    const int64_t sums = (a.group_tiles * tiles_of_8 + row_warps - 1) / row_warps;
+    return weights + x + 2 * blocks * a.group_tiles * tiles_of_8 * 512 + waiting + sums * sum_waiting;
+}
+
+// Divides the work as the shared memory allows and it costs least.
+size_t divide(LinearArguments& a, const Weight& w, bool integer, int tiles_of_8, const DeviceTraits& traits) {
+    const int most_parts = a.rounds ? 1 : 8;  // where fewer fit
+    const FragmentTile tile = fragment_tile(w.format, w.cols);
+    int best = 0;
+    int64_t least = 0;
+    for (int parts = 1; parts <= std::max(1, a.stages) && (parts <= most_parts || best == 0); ++parts) {
+        if (divide_by(parts, a, tile, integer, tiles_of_8, traits) > traits.shared_memory - 2048) continue;
+        const int64_t cost = division_cost(a, tile, tiles_of_8);
+        if (best == 0 || cost < least) best = parts, least = cost;
     }
-    fail(QUANT_ERR_UNSUPPORTED, "CUDA: " + w.name + " is too wide for this device's shared memory");
+    if (best == 0) fail(QUANT_ERR_UNSUPPORTED, "CUDA: " + w.name + " is too wide for this device's shared memory");
+    return divide_by(best, a, tile, integer, tiles_of_8, traits);
 }
 
 // Each warp of linear_rows.cuh fetches the beginning of what the same warp will read of the next weight.
@@ -143,6 +167,13 @@ bool is_integer_product(const Bound& b) {
     return b.in[0].type == ValueType::s8 && !is_float(f.element) && f.element != Element::e4m3 && one_scale_per_row(f);
 }
 
+bool can_round_input(const Bound& b) {
+    const Weight& w = *b.node.weight;
+    if (w.cols > int64_t{4} * row_quads * 32 * row_warps) return false;
+    return is_integer_product(b) ||
+           (b.in[0].type == ValueType::e4m3 && w.format.element == Element::e4m3 && one_scale_per_row(w.format));
+}
+
 LinearArguments linear_arguments(const Bound& b) {
     const Weight& w = *b.node.weight;
     const FragmentTile tile = fragment_tile(w.format, w.cols);
@@ -182,11 +213,13 @@ void emit_linear_fragments(Recorder& recorder, const Bound& b) {
         const Operand& x = producer.in[0];
         a.in = device_pointer(x.data);
         a.in_stride = x.stride;
-        const float* other;
-        if (producer.node.op == Op::rmsnorm) {
+        a.in_type = x.type;
+        a.rounds = producer.out.type != ValueType::f32;
+        const float* other = nullptr;
+        if (producer.node.op == Op::rmsnorm || producer.node.op == Op::rmsnorm_quantize) {
             other = a.norm_gain = reinterpret_cast<const float*>(device_pointer(producer.node.weight->data));
             a.norm_eps = producer.node.eps;
-        } else {
+        } else if (producer.node.op == Op::silu_mul) {
             other = a.up = f32_pointer(producer.in[1]);
             a.up_stride = producer.in[1].stride;
         }
@@ -205,14 +238,14 @@ void emit_linear_fragments(Recorder& recorder, const Bound& b) {
     const int chunks = (recorder.max_rows + a.x_rows - 1) / a.x_rows;
     if (a.parts > 1) {
         if (chunks * a.groups > Recorder::counters) fail(QUANT_ERR_UNSUPPORTED, "CUDA: a step of too many rows");
-        a.partial = recorder.workspace(static_cast<size_t>(chunks) * a.groups * a.parts * a.group_tiles * 16 *
-                                       a.x_rows * sizeof(float));
+        a.partial = recorder.workspace(static_cast<size_t>(chunks) * a.groups * a.parts * a.group_tiles * tiles_of_8 *
+                                       8 * 16 * sizeof(float));
         a.arrived = recorder.zeroed_counters;
     }
     prefetch(a, recorder);
     // More than half of the shared memory: started early, on multiprocessors that others leave at different times, two
     // blocks must not share one while another has none.
-    recorder.launch(rows_kernel(b, tiles_of_8), dim3(a.groups * a.parts, chunks), dim3(32 * row_warps),
+    recorder.launch(rows_kernel(b, tiles_of_8, a.rounds), dim3(a.groups * a.parts, chunks), dim3(32 * row_warps),
                     std::max(shared, recorder.traits.shared_memory / 2 + 1024), recorder.view(), a);
 }
 

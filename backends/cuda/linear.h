@@ -9,6 +9,7 @@ namespace quant {
 namespace cuda {
 
 constexpr int row_warps = 16;  // of a block of linear_rows.cuh
+constexpr int row_quads = 3;   // of four columns, of a row, that a thread of it has in flight
 // linear_wgmma.cuh: weight tiles of a block; columns are counted in chunks, and an even number of those.
 constexpr int many_tiles = 8, many_chunks_together = 2, many_threads = 384;
 QUANT_HOST_DEVICE inline int64_t many_chunks(int64_t cols, int chunk_cols) {
@@ -31,6 +32,8 @@ struct LinearArguments {
     const RowScale* row_scales;
     const float* norm_gain;  // the input is rmsnorm(in) with this gain; null: it is `in`
     float norm_eps;
+    bool
+        rounds;  // linear_rows.cuh: the input (or its rmsnorm) rounded to codes, a row of at most row_quads of a thread
     const float* up;  // the input is silu(in) * up; null: it is `in`
     int64_t up_stride;
     const float* add;  // linear_add
@@ -83,9 +86,11 @@ using LinearKernel = void (*)(StepView, LinearArguments);
 LinearKernel rows_kernel_16(bool bf16, int tiles_of_8);
 LinearKernel rows_kernel_s8(int tiles_of_8, int scales);
 LinearKernel rows_kernel_u8(int tiles_of_8, int scales);
-LinearKernel rows_kernel_e4m3(int tiles_of_8, int scales);
+LinearKernel rows_kernel_e4m3(int tiles_of_8, int scales, bool rounds);
 LinearKernel rows_kernel_u4(int tiles_of_8, int scales);
-LinearKernel rows_kernel_integer(Element element, int tiles_of_8);
+LinearKernel rows_kernel_integer(Element element, int tiles_of_8, bool rounds);
+// Whether there is a kernel of few rows that rounds the linear's input to its codes.
+bool can_round_input(const Bound& linear);
 
 // Whether a linear of that many rows has its activations laid out by a kernel of its own (linear_wgmma.cuh).
 bool has_tokens_laid_out(const DeviceTraits& traits, int max_rows, const Bound& linear);

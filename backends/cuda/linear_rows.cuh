@@ -37,26 +37,34 @@ __device__ inline StageLoad load_stage(const uint8_t* at) {
     return s;
 }
 
-// Four columns of a row as floats; zero past the end.
-__device__ inline void load_quad(const LinearArguments& a, int64_t row, int64_t col, float (&v)[4]) {
+// Four columns of a row as they lie in memory: floats, or codes in the first word. Apart from what they become, so that
+// many loads are in flight before the first is waited for. Zero past the end.
+__device__ inline uint4 load_quad(const LinearArguments& a, int64_t row, int64_t col) {
     const int64_t left = a.cols - col;
-    if (a.in_type == ValueType::f32) {
-        const float* x = reinterpret_cast<const float*>(a.in) + row * a.in_stride + col;
-        if (left >= 4 && a.in_aligned) {
-            const float4 f = *reinterpret_cast<const float4*>(x);
-            v[0] = f.x, v[1] = f.y, v[2] = f.z, v[3] = f.w;
-        } else {
-#pragma unroll
-            for (int i = 0; i < 4; ++i) v[i] = i < left ? x[i] : 0.f;
-        }
-        return;
+    uint4 v = make_uint4(0, 0, 0, 0);
+    if (left <= 0) return v;
+    if (a.in_type != ValueType::f32) {  // padded with zeros to a multiple of 64
+        v.x = *reinterpret_cast<const uint32_t*>(a.in + row * a.in_stride + col);
+        return v;
     }
-    const uint8_t* x = a.in + row * a.in_stride + col;  // padded with zeros to a multiple of 64
+    const uint32_t* x = reinterpret_cast<const uint32_t*>(a.in) + row * a.in_stride + col;
+    if (left >= 4 && a.in_aligned) return *reinterpret_cast<const uint4*>(x);
+    v.x = x[0];
+    if (left > 1) v.y = x[1];
+    if (left > 2) v.z = x[2];
+    if (left > 3) v.w = x[3];
+    return v;
+}
+__device__ inline void quad_values(const LinearArguments& a, const uint4& quad, float (&v)[4]) {
+    if (a.in_type == ValueType::f32) {
+        v[0] = __uint_as_float(quad.x), v[1] = __uint_as_float(quad.y);
+        v[2] = __uint_as_float(quad.z), v[3] = __uint_as_float(quad.w);
+    } else if (a.in_type == ValueType::s8) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-        v[i] = i >= left                    ? 0.f
-               : a.in_type == ValueType::s8 ? static_cast<float>(static_cast<int8_t>(x[i]))
-                                            : e4m3_to_f32(x[i]);
+        for (int i = 0; i < 4; ++i) v[i] = static_cast<float>(static_cast<int8_t>(quad.x >> 8 * i));
+    } else {
+        e4m3_to_f32(quad.x, v);
+    }
 }
 
 // The scale and offset of a row that has one of each.
@@ -76,7 +84,8 @@ __device__ inline float scale_integer(const LinearArguments& a, float2 p, RowSca
     return __fmul_rn(__fmul_rn(__int2float_rn(sum), x.scale), p.x);
 }
 
-template <class Codec, bool Integer, Scales scales, int NT>
+// Rounds: the input is floats, which the block rounds to the codes that it multiplies.
+template <class Codec, bool Integer, Scales scales, int NT, bool Rounds>
 struct Kernel {
     using Sum = typename std::conditional<Integer, int, float>::type;
     static constexpr int depth = scales == Scales::block ? 2 : NT == 4 ? 3 : 4;
@@ -86,19 +95,43 @@ struct Kernel {
     static constexpr int unit_cols = scales == Scales::block ? 32 : stage_cols;  // of which sums of x are kept
     static constexpr bool keeps_sums = !Integer && Codec::codes;
 
+    struct alignas(16) Four {  // what a lane has of a product
+        Sum v[4];
+    };
+
     struct Shared {
         uint8_t* x;
-        float* x_sums;  // [rows][units], or [rows] (Scales::row)
-        Sum* slots;     // [warps][segments][NT * 4][32]
+        float* x_sums;         // [rows][units], or [rows] (Scales::row)
+        Four* slots;           // [warps][segments][NT][32]
+        RowScale* row_scales;  // of rows rounded here
     };
 
     // Activations of `stages` stages from first_stage on, for `count` rows, as the weights' lanes want them.
     __device__ static void load_x(const LinearArguments& a, const Shared& s, int64_t first_row, int count,
                                   int first_stage, int stages) {
-        if constexpr (Integer)
+        if constexpr (Rounds) {
+            for (int n = 0; n < count; ++n) load_rounded(a, s, first_row + n, n, stages);
+        } else if constexpr (Integer) {
             load_bytes(a, s, first_row, count, first_stage, stages);
-        else
-            for (int n = 0; n < count; ++n) load_halves(a, s, first_row + n, n, first_stage, stages);
+        } else if (NT == 1 && (count <= 2 || a.norm_gain)) {
+            for (int n = 0; n < count; ++n) load_row(a, s, first_row + n, n, first_stage, stages);
+        } else {
+            for (int n = 0; n < count; n += rows_at_once)
+                load_rows(a, s, first_row, n, min(rows_at_once, count - n), first_stage, stages);
+        }
+    }
+
+    // Quad q of the block's row n.
+    __device__ static void store_codes(const LinearArguments& a, const Shared& s, int n, int q, uint32_t codes) {
+        const int in_block = q % 8 * 4;
+        uint8_t* to = s.x + static_cast<int64_t>(n) * a.x_pitch + q / 8 * 32;
+        if (Codec::kind == FragmentKind::bits4) {
+#pragma unroll
+            for (int j = 0; j < 4; ++j, codes >>= 8)
+                to[place_in_block(Codec::kind, true, in_block + j)] = static_cast<uint8_t>(codes);
+        } else {
+            *reinterpret_cast<uint32_t*>(to + place_in_block(Codec::kind, true, in_block)) = codes;
+        }
     }
 
     __device__ static void load_bytes(const LinearArguments& a, const Shared& s, int64_t first_row, int count,
@@ -106,34 +139,78 @@ struct Kernel {
         const int quads = stages * stage_cols / 4;
 #pragma unroll 4
         for (int i = threadIdx.x; i < count * quads; i += threads) {
-            const int n = i / quads, q = i % quads, block = q / 8, in_block = q % 8 * 4;
+            const int n = i / quads, q = i % quads;
             const int64_t col = static_cast<int64_t>(first_stage) * stage_cols + q * 4;
             const uint8_t* x = a.in + (first_row + n) * a.in_stride + col;  // padded with zeros to a multiple of 64
-            uint32_t v = col < a.cols ? *reinterpret_cast<const uint32_t*>(x) : 0;
-            uint8_t* to = s.x + static_cast<int64_t>(n) * a.x_pitch + block * 32;
-            if (Codec::kind == FragmentKind::bits4) {
-#pragma unroll
-                for (int j = 0; j < 4; ++j, v >>= 8)
-                    to[place_in_block(Codec::kind, true, in_block + j)] = static_cast<uint8_t>(v);
-            } else {
-                *reinterpret_cast<uint32_t*>(to + place_in_block(Codec::kind, true, in_block)) = v;
-            }
+            store_codes(a, s, n, q, col < a.cols ? *reinterpret_cast<const uint32_t*>(x) : 0);
         }
     }
 
-    static constexpr int at_once = 3;  // quads of a thread whose loads are in flight together
+    // Quad q of the block's row n, rounded; the sum of its unit is kept, and the quad's own returned. All lanes of the
+    // warp come here with quads side by side.
+    __device__ static float store_quad(const LinearArguments& a, const Shared& s, int n, int q, int quads,
+                                       const float (&v)[4]) {
+        const uint2 packed = make_uint2(two_halves<Codec::bf16>(v[0], v[1]), two_halves<Codec::bf16>(v[2], v[3]));
+        const int place = q / 8 * 32 + place_in_block(Codec::kind, false, q % 8 * 4);
+        if (q < quads) *reinterpret_cast<uint2*>(s.x + static_cast<int64_t>(n) * a.x_pitch + place * 2) = packed;
+        if (!keeps_sums || !a.has_offsets) return 0;
+        float sum = sum_of_halves<Codec::bf16>(packed.x) + sum_of_halves<Codec::bf16>(packed.y);
+        if (scales != Scales::row) {
+            constexpr int quads_of_unit = unit_cols / 4;
+#pragma unroll
+            for (int i = 1; i < quads_of_unit; i *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, i);
+            if (q < quads && q % quads_of_unit == 0) s.x_sums[n * (quads / quads_of_unit) + q / quads_of_unit] = sum;
+        }
+        return sum;
+    }
+
+    // The sum of a row whose threads have `sum` each.
+    __device__ static void store_row_sum(const LinearArguments& a, const Shared& s, int n, float sum, float* reduce) {
+        if (!keeps_sums || !a.has_offsets || scales != Scales::row) return;
+        sum = block_reduce(sum, reduce, 0.f, [](float v) { return warp_sum(v); });
+        if (threadIdx.x == 0) s.x_sums[n] = sum;
+    }
+
+    static constexpr int rows_at_once = 8;  // with a quad of each of a thread in flight
+
+    // Rows n, n + 1, ... of the block.
+    __device__ static void load_rows(const LinearArguments& a, const Shared& s, int64_t first_row, int n, int count,
+                                     int first_stage, int stages) {
+        __shared__ float reduce[32];
+        const int quads = stages * stage_cols / 4;
+        float row_sums[rows_at_once] = {};
+        for (int first = 0; first < quads; first += threads) {
+            const int q = first + threadIdx.x;
+            const int64_t col = q < quads ? static_cast<int64_t>(first_stage) * stage_cols + q * 4 : a.cols;
+            uint4 loaded[rows_at_once];
+#pragma unroll
+            for (int i = 0; i < rows_at_once; ++i) loaded[i] = load_quad(a, first_row + n + min(i, count - 1), col);
+#pragma unroll
+            for (int i = 0; i < rows_at_once; ++i) {
+                if (i == count) break;
+                float v[4];
+                quad_values(a, loaded[i], v);
+                row_sums[i] += store_quad(a, s, n + i, q, quads, v);
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < rows_at_once; ++i)
+            if (i < count) store_row_sum(a, s, n + i, row_sums[i], reduce);
+    }
+
+    static constexpr int at_once = row_quads;
 
     // Quads first + threadIdx.x, + threads, ... of a row; zero past the end.
     __device__ static void load_quads(const LinearArguments& a, int64_t row, int first, int quads, int first_stage,
                                       float (&v)[at_once][4]) {
+        uint4 loaded[at_once];
 #pragma unroll
         for (int k = 0; k < at_once; ++k) {
             const int q = first + k * threads + threadIdx.x;
-            const int64_t col = static_cast<int64_t>(first_stage) * stage_cols + q * 4;
-#pragma unroll
-            for (int i = 0; i < 4; ++i) v[k][i] = 0;
-            if (q < quads && col < a.cols) load_quad(a, row, col, v[k]);
+            loaded[k] = load_quad(a, row, q < quads ? static_cast<int64_t>(first_stage) * stage_cols + q * 4 : a.cols);
         }
+#pragma unroll
+        for (int k = 0; k < at_once; ++k) quad_values(a, loaded[k], v[k]);
     }
 
     // The factor of rmsnorm, from a whole row. `known`: what the thread has of it, if that is all.
@@ -148,7 +225,7 @@ struct Kernel {
         } else {
             for (int64_t c = threadIdx.x * 4; c < a.cols; c += threads * 4) {
                 float v[4];
-                load_quad(a, row, c, v);
+                quad_values(a, load_quad(a, row, c), v);
 #pragma unroll
                 for (int i = 0; i < 4; ++i) sum = __fmaf_rn(v[i], v[i], sum);
             }
@@ -157,56 +234,82 @@ struct Kernel {
         return 1.f / sqrtf(sum / static_cast<float>(a.cols) + a.norm_eps);
     }
 
-    __device__ static void load_halves(const LinearArguments& a, const Shared& s, int64_t row, int n, int first_stage,
-                                       int stages) {
+    // Quads as load_quads gives them; the factor is found with the first of them.
+    __device__ static void normalize(const LinearArguments& a, int64_t row, int first, int first_stage, float* factor,
+                                     float* reduce, float (&v)[at_once][4]) {
+        float gain[at_once][4];
+#pragma unroll
+        for (int k = 0; k < at_once; ++k) {
+            const int64_t col =
+                static_cast<int64_t>(first_stage) * stage_cols + (first + k * threads + threadIdx.x) * 4;
+#pragma unroll
+            for (int i = 0; i < 4; ++i) gain[k][i] = col + i < a.cols ? a.norm_gain[col + i] : 0;
+        }
+        if (first == 0) *factor = norm_factor(a, row, v, a.cols <= at_once * threads * 4 && a.parts == 1, reduce);
+#pragma unroll
+        for (int k = 0; k < at_once; ++k)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) v[k][i] = v[k][i] * *factor * gain[k][i];
+    }
+
+    // Row n of the block, all columns of it, rounded to codes.
+    __device__ static void load_rounded(const LinearArguments& a, const Shared& s, int64_t row, int n, int stages) {
         __shared__ float reduce[32];
-        const int quads = stages * stage_cols / 4, units = stages * stage_cols / unit_cols;
-        uint8_t* to = s.x + static_cast<int64_t>(n) * a.x_pitch;
+        __shared__ int reduce_codes[32];
+        const int quads = stages * stage_cols / 4;
+        float v[at_once][4], factor = 1, largest = 0;
+        load_quads(a, row, 0, quads, 0, v);
+        if (a.norm_gain) normalize(a, row, 0, 0, &factor, reduce, v);
+#pragma unroll
+        for (int k = 0; k < at_once; ++k)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) largest = fmaxf(largest, fabsf(v[k][i]));  // NaN does not count
+        largest = block_reduce(largest, reduce, 0.f, [](float m) { return warp_max(m); });
+        const Rounding<Integer ? ValueType::s8 : ValueType::e4m3> rounding(largest);
+        int sum = 0;
+        float value_sum = 0;
+#pragma unroll
+        for (int k = 0; k < at_once; ++k) {
+            if (k * threads >= quads) break;  // of the whole block
+            const int q = k * threads + threadIdx.x;
+            uint32_t codes = 0;
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                const int code = rounding.code(v[k][i]);
+                sum += code;
+                codes |= (code & 0xffu) << 8 * i;
+            }
+            if constexpr (Integer) {
+                if (q < quads) store_codes(a, s, n, q, codes);
+            } else {
+                e4m3_to_f32(codes, v[k]);
+                value_sum += store_quad(a, s, n, q, quads, v[k]);
+            }
+        }
+        if constexpr (Integer)
+            sum = block_reduce(sum, reduce_codes, 0, [](int m) { return warp_sum(m); });
+        else
+            store_row_sum(a, s, n, value_sum, reduce);
+        if (threadIdx.x == 0) s.row_scales[n] = {rounding.scale, sum};
+    }
+
+    // Row n of the block, whose input may be rmsnorm's.
+    __device__ static void load_row(const LinearArguments& a, const Shared& s, int64_t row, int n, int first_stage,
+                                    int stages) {
+        __shared__ float reduce[32];
+        const int quads = stages * stage_cols / 4;
         float row_sum = 0, factor = 1;
         for (int first = 0; first < quads; first += at_once * threads) {
             float v[at_once][4];
             load_quads(a, row, first, quads, first_stage, v);
-            if (a.norm_gain) {
-                float gain[at_once][4];
-#pragma unroll
-                for (int k = 0; k < at_once; ++k) {
-                    const int64_t col =
-                        static_cast<int64_t>(first_stage) * stage_cols + (first + k * threads + threadIdx.x) * 4;
-#pragma unroll
-                    for (int i = 0; i < 4; ++i) gain[k][i] = col + i < a.cols ? a.norm_gain[col + i] : 0;
-                }
-                if (first == 0)
-                    factor = norm_factor(a, row, v, a.cols <= at_once * threads * 4 && a.parts == 1, reduce);
-#pragma unroll
-                for (int k = 0; k < at_once; ++k)
-#pragma unroll
-                    for (int i = 0; i < 4; ++i) v[k][i] = v[k][i] * factor * gain[k][i];
-            }
+            if (a.norm_gain) normalize(a, row, first, first_stage, &factor, reduce, v);
 #pragma unroll
             for (int k = 0; k < at_once; ++k) {
                 if (first + k * threads >= quads) break;  // of the whole block
-                const int q = first + k * threads + threadIdx.x;
-                const bool inside = q < quads;
-                const uint2 packed =
-                    make_uint2(two_halves<Codec::bf16>(v[k][0], v[k][1]), two_halves<Codec::bf16>(v[k][2], v[k][3]));
-                if (inside)
-                    *reinterpret_cast<uint2*>(to + (q / 8 * 32 + place_in_block(Codec::kind, false, q % 8 * 4)) * 2) =
-                        packed;
-                if (!keeps_sums || !a.has_offsets) continue;
-                float sum = sum_of_halves<Codec::bf16>(packed.x) + sum_of_halves<Codec::bf16>(packed.y);
-                if (scales == Scales::row) {
-                    row_sum += sum;
-                } else {
-#pragma unroll
-                    for (int i = 1; i < unit_cols / 4; i *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, i);
-                    if (inside && q % (unit_cols / 4) == 0) s.x_sums[n * units + q / (unit_cols / 4)] = sum;
-                }
+                row_sum += store_quad(a, s, n, first + k * threads + threadIdx.x, quads, v[k]);
             }
         }
-        if (keeps_sums && a.has_offsets && scales == Scales::row) {
-            row_sum = block_reduce(row_sum, reduce, 0.f, [](float v) { return warp_sum(v); });
-            if (threadIdx.x == 0) s.x_sums[n] = row_sum;
-        }
+        store_row_sum(a, s, n, row_sum, reduce);
     }
 
     // A warp's sums of one tile: of codes times activations (Scales::none, row) or scaled.
@@ -287,44 +390,51 @@ struct Kernel {
         }
     }
 
-    __device__ static float finish(const LinearArguments& a, int64_t row, int64_t r, Sum sum) {
+    __device__ static float finish(const LinearArguments& a, const RowScale* row_scales, int64_t row, int64_t r,
+                                   Sum sum) {
         float y;
         if constexpr (Integer) {
-            y = scale_integer(a, row_parameters(a, r), a.row_scales[row], sum);
+            y = scale_integer(a, row_parameters(a, r), row_scales[row], sum);
         } else {
             y = sum;
-            if (a.row_scales) y = y * a.row_scales[row].scale;
+            if (row_scales) y = y * row_scales[row].scale;
         }
         if (a.bias) y = __fadd_rn(y, a.bias[r]);
         if (a.add) y = __fadd_rn(y, a.add[row * a.add_stride + r]);
         return y;
     }
 
-    // A block's results, counted as its threads take them. In pairs: gate and up side by side.
-    struct Result {
-        int tile, row, in_tile;  // of the block's tiles, of its rows, of the tile's 16
-        __device__ Result(const LinearArguments& a, int e, int count) {
-            const int which = a.pairs ? e % 2 : 0, unit = a.pairs ? e / 2 : e;
-            in_tile = unit % 16;
-            row = unit / 16 % count;
-            tile = a.pairs ? unit / 16 / count * 2 + which : unit / 16 / count;
+    // Adds what the warps have of 8 rows of a tile. first_tiles: of each warp's share of all `all` stages.
+    __device__ static Four gather(const LinearArguments& a, const Shared& s, const int* first_tiles, int all,
+                                  int stages, int tile, int n) {
+        const int each = all / warps, more = all % warps, longer = more * (each + 1);
+        const auto warp_of = [&](int stage) {
+            return stage < longer ? stage / (each + 1) : more + (stage - longer) / each;
+        };
+        const int last = warp_of((tile + 1) * stages - 1);
+        Four sum = {};
+        for (int w = warp_of(tile * stages); w <= last; ++w) {
+            const Four from = s.slots[((w * a.segments + tile - first_tiles[w]) * NT + n) * 32 + threadIdx.x % 32];
+#pragma unroll
+            for (int j = 0; j < 4; ++j) sum.v[j] += from.v[j];
         }
-    };
+        return sum;
+    }
 
-    // Lanes `apart` from each other have the two results of a pair, so all of them must come here.
-    __device__ static void write(const LinearArguments& a, int64_t row, int64_t r, float y, bool mine, int apart) {
-        if (a.pairs) {
-            const float up = __shfl_down_sync(0xffffffffu, y, apart);
-            y = silu_times(y, up);
-            mine = mine && r < a.weight_rows / 2;
+    // The sums of a part's columns with the scale and offset of a row that has one of each.
+    __device__ static void scale_row(const LinearArguments& a, const Shared& s, int64_t r, int row, Sum& sum) {
+        if constexpr (!Integer && scales == Scales::row) {
+            const float2 p = row_parameters(a, r);
+            sum = sum * (p.x * (1 / Codec::unit));
+            if (a.has_offsets) sum = __fmaf_rn(a.is_minimum ? p.y : -p.y * p.x, s.x_sums[row], sum);
         }
-        if (mine && r < a.weight_rows) a.out[row * a.out_stride + r] = y;
     }
 
     __device__ static void run(const StepView& step, const LinearArguments& a) {
         extern __shared__ uint4 memory[];
-        __shared__ int2 warp_tiles[warps];  // first and last
+        __shared__ int first_tiles[warps];  // of what a warp has
         __shared__ bool arrived_last;
+        __shared__ RowScale rounded[Rounds ? NT * 8 : 1];
         const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
         const int part = blockIdx.x % a.parts, group = blockIdx.x / a.parts;
         // Shares that differ by one at most.
@@ -344,10 +454,11 @@ struct Kernel {
         Shared s;
         s.x = reinterpret_cast<uint8_t*>(memory);
         s.x_sums = reinterpret_cast<float*>(s.x + static_cast<int64_t>(a.x_rows) * a.x_pitch);
-        s.slots = reinterpret_cast<Sum*>(s.x_sums + a.x_sums);
-        if (lane == 0) {
-            warp_tiles[warp] = begin < end ? make_int2(begin / stages, (end - 1) / stages) : make_int2(1, 0);
-        }
+        s.slots = reinterpret_cast<Four*>(s.x_sums + a.x_sums);
+        s.row_scales = rounded;
+        // Where the scale of any row is; rounded here, all rows are of one block.
+        const RowScale* row_scales = Rounds ? rounded : a.row_scales;
+        if (lane == 0) first_tiles[warp] = stages ? begin / stages : 0;
 
         // Weights never change: the first of them are on their way while the previous kernel ends.
         int next_tile = stages ? begin / stages : 0, next_stage = stages ? begin % stages : 0;
@@ -390,7 +501,7 @@ struct Kernel {
 #pragma unroll
             for (int i = 0; i < 2; ++i) sum_rows[n][i] = min(8 * n + 2 * t + i, a.x_rows - 1) * units;
         }
-        Sum* my_slots = s.slots + static_cast<int64_t>(warp) * a.segments * NT * 4 * 32;
+        Four* my_slots = s.slots + warp * a.segments * NT * 32 + lane;
         for (int i = begin; i < end; i += depth) {
 #pragma unroll
             for (int slot = 0; slot < depth; ++slot) {
@@ -409,10 +520,12 @@ struct Kernel {
                 if (++stage == stages || i + slot + 1 == end) {
                     stage = 0;
 #pragma unroll
-                    for (int n = 0; n < NT; ++n)
+                    for (int n = 0; n < NT; ++n) {
+                        Four total;
 #pragma unroll
-                        for (int j = 0; j < 4; ++j)
-                            my_slots[((segment * NT + n) * 4 + j) * 32 + lane] = acc.total(n, j);
+                        for (int j = 0; j < 4; ++j) total.v[j] = acc.total(n, j);
+                        my_slots[(segment * NT + n) * 32] = total;
+                    }
                     acc.clear();
                     ++segment;
                 }
@@ -421,37 +534,40 @@ struct Kernel {
         prefetch_next(a, (blockIdx.y * gridDim.x + blockIdx.x) * warps + warp, lane);
         __syncthreads();
 
-        Sum* partial = reinterpret_cast<Sum*>(a.partial) +
-                       (static_cast<int64_t>(blockIdx.y) * a.groups + group) * a.parts * a.group_tiles * 16 * a.x_rows;
-        const int64_t part_size = static_cast<int64_t>(a.group_tiles) * 16 * a.x_rows;
-        const int items = tiles * 16 * count;
-        // Four lanes a result, each with every fourth warp.
-        for (int first = 0; first < items; first += threads / 4) {
-            const int e = first + threadIdx.x / 4;
-            const Result at(a, e, count);
-            const int from = at.in_tile % 8 * 4 + at.row % 8 / 2;
-            const int value = at.row / 8 * 4 + at.in_tile / 8 * 2 + at.row % 2;
-            Sum sum = 0;
+        // A warp has 8 rows of a tile, of gate's and up's in pairs, at a time, as lanes have a product's results.
+        const int64_t part_size = static_cast<int64_t>(a.group_tiles) * NT * 32;
+        Four* partial = reinterpret_cast<Four*>(a.partial) +
+                        (static_cast<int64_t>(blockIdx.y) * a.groups + group) * a.parts * part_size + lane;
+        const int64_t out_rows = a.pairs ? a.weight_rows / 2 : a.weight_rows;
+        // Calls f(value, row, weight row) for the lane's values of the tile.
+        const auto each_value = [&](int tile, int n, auto f) {
 #pragma unroll
-            for (int w = lane % 4; w < warps; w += 4) {
-                const int2 has = warp_tiles[w];
-                if (at.tile >= has.x && at.tile <= has.y)
-                    sum += s.slots[((w * a.segments + at.tile - has.x) * NT * 4 + value) * 32 + from];
+            for (int j = 0; j < 4; ++j) {
+                const int row = 8 * n + 2 * t + j % 2;
+                const int64_t r = static_cast<int64_t>(tile_number(tile)) * 16 + g + j / 2 * 8;
+                if (row < count && r < a.weight_rows) f(j, row, r);
             }
-            sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-            sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-            const int64_t weight_row = static_cast<int64_t>(tile_number(at.tile)) * 16 + at.in_tile;
-            const bool mine = e < items && lane % 4 == 0, inside = e < items && weight_row < a.weight_rows;
-            if constexpr (!Integer && scales == Scales::row) {
-                const float2 p = inside ? row_parameters(a, weight_row) : make_float2(0, 0);
-                sum = sum * (p.x * (1 / Codec::unit));
-                if (a.has_offsets) sum = __fmaf_rn(a.is_minimum ? p.y : -p.y * p.x, s.x_sums[at.row], sum);
+        };
+        const auto write = [&](int tile, int n, const Four& sum, const Four& up_sum) {
+            each_value(tile, n, [&](int j, int row, int64_t r) {
+                if (r >= out_rows) return;
+                float y = finish(a, row_scales, first_row + row, r, sum.v[j]);
+                if (a.pairs) y = silu_times(y, finish(a, row_scales, first_row + row, r + out_rows, up_sum.v[j]));
+                a.out[(first_row + row) * a.out_stride + r] = y;
+            });
+        };
+        const int octets = tiles / unit * NT;
+        for (int i = warp; i < octets; i += warps) {
+            const int tile = i / NT * unit, n = i % NT;
+            Four sums[2] = {};
+#pragma unroll
+            for (int k = 0; k < 2; ++k) {
+                if (k == unit) break;
+                sums[k] = gather(a, s, first_tiles, all, stages, tile + k, n);
+                each_value(tile + k, n, [&](int j, int row, int64_t r) { scale_row(a, s, r, row, sums[k].v[j]); });
+                if (a.parts > 1) partial[part * part_size + ((tile + k) * NT + n) * 32] = sums[k];
             }
-            if (a.parts == 1)
-                write(a, first_row + at.row, weight_row, inside ? finish(a, first_row + at.row, weight_row, sum) : 0,
-                      mine, 4);
-            else if (mine)
-                partial[part * part_size + e] = sum;
+            if (a.parts == 1) write(tile, n, sums[0], sums[1]);
         }
         if (a.parts == 1) return;
 
@@ -465,23 +581,29 @@ struct Kernel {
         __syncthreads();
         if (!arrived_last) return;
         __threadfence();
-        for (int first = 0; first < items; first += threads) {
-            const int e = first + threadIdx.x;
-            const Result at(a, e, count);
-            const int64_t weight_row = static_cast<int64_t>(tile_number(at.tile)) * 16 + at.in_tile;
-            const bool inside = e < items && weight_row < a.weight_rows;
-            Sum sum = 0;
-            if (inside)
-                for (int p = 0; p < a.parts; ++p) sum += __ldcg(partial + p * part_size + e);
-            write(a, first_row + at.row, weight_row, inside ? finish(a, first_row + at.row, weight_row, sum) : 0,
-                  e < items, 1);
+        for (int i = warp; i < octets; i += warps) {
+            const int tile = i / NT * unit, n = i % NT;
+            Four sums[2] = {};
+#pragma unroll
+            for (int k = 0; k < 2; ++k) {
+                if (k == unit) break;
+#pragma unroll 4
+                for (int p = 0; p < a.parts; ++p) {
+                    const uint4 loaded =
+                        __ldcg(reinterpret_cast<const uint4*>(partial + p * part_size + ((tile + k) * NT + n) * 32));
+                    const Four& from = reinterpret_cast<const Four&>(loaded);
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) sums[k].v[j] += from.v[j];
+                }
+            }
+            write(tile, n, sums[0], sums[1]);
         }
     }
 };
 
-template <class Codec, bool Integer, Scales scales, int NT>
-__global__ void __launch_bounds__(threads) linear_rows(StepView step, LinearArguments a) {
-    Kernel<Codec, Integer, scales, NT>::run(step, a);
+template <class Codec, bool Integer, Scales scales, int NT, bool Rounds = false>
+__global__ void __launch_bounds__(threads, 1) linear_rows(StepView step, LinearArguments a) {
+    Kernel<Codec, Integer, scales, NT, Rounds>::run(step, a);
 }
 
 template <class Codec, bool Integer, Scales scales>

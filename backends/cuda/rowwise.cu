@@ -144,23 +144,15 @@ __global__ void __launch_bounds__(most_threads) row_function(StepView step, RowA
     largest = block_reduce(largest, floats, 0.f, [](float m) { return warp_max(m); });
     uint8_t* codes = a.out + row * a.out_stride;
     int sum = 0;
-    float scale;
-    if (type == ValueType::s8) {
-        const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
-        scale = largest / 127.0f;
-        store(codes, [&](float value) {
-            const float rounded = rintf(value * inverse);
-            const int code = isnan(rounded) ? 0 : static_cast<int>(fminf(fmaxf(rounded, -127.0f), 127.0f));
-            sum += code;
-            return static_cast<uint8_t>(code);
-        });
-        sum = block_reduce(sum, ints, 0, [](int n) { return warp_sum(n); });
-    } else {
-        scale = fmaxf(largest / 448.0f, 1.0f / (448.0f * 512.0f));
-        store(codes, [&](float value) { return f32_to_e4m3(value / scale); });
-    }
+    const Rounding<type> rounding(largest);
+    store(codes, [&](float value) {
+        const int code = rounding.code(value);
+        if (type == ValueType::s8) sum += code;
+        return static_cast<uint8_t>(code);
+    });
+    if (type == ValueType::s8) sum = block_reduce(sum, ints, 0, [](int n) { return warp_sum(n); });
     for (int64_t c = a.cols + threadIdx.x; c < a.out_stride; c += threads) codes[c] = 0;
-    if (threadIdx.x == 0) a.scales[row] = {scale, sum};
+    if (threadIdx.x == 0) a.scales[row] = {rounding.scale, sum};
 }
 
 // The same without a reduction: as many blocks as it takes.
