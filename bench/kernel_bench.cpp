@@ -264,6 +264,9 @@ std::vector<Case> cases_of(const Kernel& kernel, bool reference) {
             case Op::select_rows:
                 cases.push_back(row_case(kernel.op, "f32", rows, f32(width), f32(width), {}));
                 break;
+            case Op::top_k:
+                cases.push_back(row_case(kernel.op, "f32", 1, f32(32000), f32(2 * 40), {}));
+                break;
             case Op::quantize:
                 quantized(rows, {}, false);
                 break;

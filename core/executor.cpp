@@ -1,6 +1,7 @@
 #include "core/executor.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include "formats/error.h"
 
@@ -29,12 +30,12 @@ struct Executor::StageState {
         if (arena) backend.release(arena);
     }
     struct Recorded {
-        size_t output_at = 0, input_at = 0;
+        size_t output_at = 0, input_at = 0, choice_at = 0;
         std::unique_ptr<Plan> plan;
     };
     Backend& backend;
     Buffer* arena = nullptr;
-    std::map<std::pair<int, int>, Recorded> plans;  // by (rows, outputs)
+    std::map<std::tuple<int, int, int>, Recorded> plans;  // by (rows, outputs, top)
     Recorded* current = nullptr;
 };
 
@@ -48,7 +49,9 @@ struct Executor::Chunk {
     std::vector<Piece> pieces;
     std::vector<size_t> done;  // per request: tokens of earlier chunks
     Step step;
+    int top = 0;  // Request::top of the one request, if its device chooses
     std::vector<float> logits;
+    size_t width(int64_t vocabulary) const { return static_cast<size_t>(top ? 2 * top : vocabulary); }
 };
 
 Executor::Executor(std::vector<Stage> stages, int64_t hidden, int64_t vocabulary, size_t max_cache_positions)
@@ -74,11 +77,11 @@ Executor::~Executor() {
     states_.clear();
 }
 
-Plan& Executor::plan(size_t stage, int rows, int outputs) {
+Plan& Executor::plan(size_t stage, int rows, int outputs, int top) {
     StageState& state = *states_[stage];
     const Stage& s = stages_[stage];
-    const PlanShape shape{bucket(rows), bucket(std::max(1, outputs))};
-    const auto key = std::make_pair(shape.max_rows, shape.max_outputs);
+    const PlanShape shape{bucket(rows), bucket(std::max(1, outputs)), top};
+    const auto key = std::make_tuple(shape.max_rows, shape.max_outputs, shape.top);
     auto found = state.plans.find(key);
     if (found == state.plans.end()) {
         const MemoryPlan memory = plan_memory(s.graph, shape);
@@ -92,10 +95,18 @@ Plan& Executor::plan(size_t stage, int rows, int outputs) {
         recorded.plan = s.backend->record(bind(s.graph, memory, shape, *s.backend, state.arena), shape.max_rows);
         if (s.graph.input >= 0) recorded.input_at = memory.offsets[s.graph.input];
         recorded.output_at = memory.offsets[s.graph.output];
+        if (s.graph.choice >= 0) recorded.choice_at = memory.offsets[s.graph.choice];
         found = state.plans.emplace(key, std::move(recorded)).first;
     }
     state.current = &found->second;
     return *found->second.plan;
+}
+
+// How many most likely tokens the last stage is to choose for these requests.
+int Executor::choose(const std::vector<Request>& requests) const {
+    const Graph& graph = stages_.back().graph;
+    if (graph.choice < 0 || requests.size() != 1 || requests[0].all_logits) return 0;
+    return requests[0].top <= graph.values[graph.choice].cols / 2 ? requests[0].top : 0;
 }
 
 // Takes the next rows of the unfinished requests; false when there are none left. Decoding sequences come first, so a
@@ -158,7 +169,7 @@ void Executor::execute(Chunk& chunk) {
     const size_t last = stages_.size() - 1;
     for (size_t i = 0; i <= last; ++i) {
         Backend& backend = *stages_[i].backend;
-        Plan& recorded = plan(i, step.rows(), step.outputs());
+        Plan& recorded = plan(i, step.rows(), step.outputs(), i == last && step.outputs() > 0 ? chunk.top : 0);
         StageState& state = *states_[i];
         const size_t hidden = static_cast<size_t>(step.rows()) * hidden_cols_;
         if (i > 0) backend.write(state.arena, state.current->input_at, hidden_.data(), hidden * sizeof(float));
@@ -169,9 +180,9 @@ void Executor::execute(Chunk& chunk) {
             hidden_.resize(hidden);
             backend.read(state.arena, state.current->output_at, hidden_.data(), hidden * sizeof(float));
         } else if (step.outputs() > 0) {
-            chunk.logits.resize(static_cast<size_t>(step.outputs()) * vocabulary_);
-            backend.read(state.arena, state.current->output_at, chunk.logits.data(),
-                         chunk.logits.size() * sizeof(float));
+            chunk.logits.resize(step.outputs() * chunk.width(vocabulary_));
+            backend.read(state.arena, chunk.top ? state.current->choice_at : state.current->output_at,
+                         chunk.logits.data(), chunk.logits.size() * sizeof(float));
         }
     }
 }
@@ -180,9 +191,9 @@ void Executor::deliver(std::vector<Request>& requests, const Chunk& chunk) {
     const float* from = chunk.logits.data();
     for (const Chunk::Piece& piece : chunk.pieces) {
         Request& r = requests[piece.request];
-        const size_t count = static_cast<size_t>(piece.outputs) * vocabulary_;
+        const size_t width = chunk.width(vocabulary_), count = piece.outputs * width;
         if (r.status == QUANT_OK && count > 0)
-            std::copy(from, from + count, r.logits->begin() + piece.first_output * vocabulary_);
+            std::copy(from, from + count, r.logits->begin() + piece.first_output * width);
         from += count;
     }
 }
@@ -207,10 +218,12 @@ void Executor::run(std::vector<Request>& requests) {
             record_failure(r, QUANT_ERR_MEMORY, "not enough memory for this step");
         }
     };
+    chunk_->top = choose(requests);
     for (Request& r : requests) {
+        r.top = chunk_->top;
         if (r.status != QUANT_OK) continue;
         guarded(r, [&] {
-            if (r.logits) r.logits->resize((r.all_logits ? r.n : 1) * static_cast<size_t>(vocabulary_));
+            if (r.logits) r.logits->resize((r.all_logits ? r.n : 1) * chunk_->width(vocabulary_));
             cache_->reserve(*r.sequence, r.sequence->length + r.n);
         });
     }

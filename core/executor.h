@@ -33,8 +33,12 @@ struct Request {
     const int32_t* tokens = nullptr;
     size_t n = 0;
     bool all_logits = false;
-    std::vector<float>* logits = nullptr;  // resized to [n or 1, vocabulary]; null: none wanted
-    std::atomic<bool>* cancel = nullptr;   // set by anyone: stop; cleared when the request ends
+    // > 0: the last token's `top` most likely successors are enough. A request that runs alone gets them instead of
+    // logits if the device can choose; else 0 is left here.
+    int top = 0;
+    // Resized to [n or 1, vocabulary], or to (logit, id)[top], most likely first; null: none wanted.
+    std::vector<float>* logits = nullptr;
+    std::atomic<bool>* cancel = nullptr;  // set by anyone: stop; cleared when the request ends
     quant_status status = QUANT_OK;
     std::string message;
 };
@@ -56,7 +60,8 @@ class Executor {
   private:
     struct StageState;
     struct Chunk;
-    Plan& plan(size_t stage, int rows, int outputs);
+    Plan& plan(size_t stage, int rows, int outputs, int top);
+    int choose(const std::vector<Request>& requests) const;
     bool fill(std::vector<Request>& requests, Chunk& chunk);
     void execute(Chunk& chunk);
     void deliver(std::vector<Request>& requests, const Chunk& chunk);

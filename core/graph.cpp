@@ -39,6 +39,8 @@ const char* op_name(Op op) {
             return "add";
         case Op::select_rows:
             return "select_rows";
+        case Op::top_k:
+            return "top_k";
         case Op::rmsnorm_quantize:
             return "rmsnorm_quantize";
         case Op::silu_mul_quantize:

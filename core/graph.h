@@ -51,6 +51,8 @@ enum class Op : uint8_t {
     silu_mul,     // out = in0 / (1 + exp(-in0)) * in1
     add,          // out = in0 + in1
     select_rows,  // out (Rows::outputs) = the step's output rows of in0
+    top_k,        // out = (value, column) of in0's out.cols / 2 largest, largest first, among equals the lowest column
+                  // first; NaN is less than all
     // Fused; the reference is the sequence of the parts.
     rmsnorm_quantize,   // rmsnorm, quantize
     silu_mul_quantize,  // silu_mul, quantize
@@ -79,6 +81,9 @@ struct Graph {
     std::vector<Node> nodes;
     int input = -1;   // f32 value written before the run (hidden state from an earlier stage), or -1
     int output = -1;  // value read after the run
+    // The output rows' most likely tokens, (logit, id) side by side: what the last node, a top_k, makes of `output` in
+    // plans that are to (PlanShape::top). -1: none.
+    int choice = -1;
 
     int value(ValueType type, Rows rows, int64_t cols);
     int view(int parent, int64_t offset, int64_t cols);

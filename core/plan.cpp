@@ -36,6 +36,7 @@ std::vector<Lifetime> lifetimes(const Graph& graph) {
         if (graph.nodes[i].out >= 0) touch(graph.nodes[i].out, i);
     }
     if (graph.output >= 0) touch(graph.output, n);
+    if (graph.choice >= 0) touch(graph.choice, n);
     return life;
 }
 
@@ -106,11 +107,14 @@ std::vector<Bound> bind(const Graph& graph, const MemoryPlan& memory, const Plan
     std::vector<Bound> bound;
     bound.reserve(graph.nodes.size());
     for (const Node& node : graph.nodes) {
+        const bool chooses = node.out >= 0 && node.out == graph.choice;
+        if (chooses && shape.top == 0) continue;
         Bound b;
         b.node = node;
         for (int i = 0; i < 4; ++i)
             if (node.in[i] >= 0) b.in[i] = operand(graph, memory, shape, arena, node.in[i]);
         if (node.out >= 0) b.out = operand(graph, memory, shape, arena, node.out);
+        if (chooses) b.out.cols = 2 * static_cast<int64_t>(shape.top);
         b.kernel =
             find_kernel(backend, node.op, node, node.weight, node.in[0] >= 0 ? &graph.values[node.in[0]] : nullptr,
                         node.out >= 0 ? &graph.values[node.out] : nullptr);

@@ -10,6 +10,7 @@ namespace quant {
 
 struct PlanShape {
     int max_rows, max_outputs;
+    int top = 0;  // how many of each output row's most likely tokens the plan chooses (Graph::choice); 0: none
 };
 
 // Where each root value lies in the arena: values whose lifetimes overlap never share bytes.

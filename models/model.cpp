@@ -1,7 +1,10 @@
 #include "models/model.h"
 
+#include <algorithm>
+
 #include "core/fusion.h"
 #include "formats/error.h"
+#include "models/sampler.h"
 
 namespace quant {
 namespace {
@@ -16,6 +19,21 @@ std::map<std::string, std::string> scalar_texts(const Metadata& metadata) {
         if (auto s = std::get_if<std::string>(&value)) texts[key] = *s;
     }
     return texts;
+}
+
+// Where the device can, plans may end with the choice of the most likely tokens.
+void add_choice(Graph& graph, const Backend& backend) {
+    const Value logits = graph.values[graph.output];
+    if (logits.cols > int64_t{1} << 24) return;  // ids are exact as f32
+    const int choice = graph.value(ValueType::f32, logits.rows, 2 * std::min<int64_t>(most_choices, logits.cols));
+    Node node;
+    node.op = Op::top_k;
+    node.in[0] = graph.output;
+    node.out = choice;
+    if (find_kernel(backend, node.op, node, nullptr, &logits, &graph.values[choice])) {
+        graph.nodes.push_back(node);
+        graph.choice = choice;
+    }
 }
 
 }  // namespace
@@ -49,6 +67,7 @@ Model::Model(std::unique_ptr<Checkpoint> checkpoint, std::vector<StageDevice> de
         WeightLoader& loader = *loaders.back();
         stage.graph = build_llama_graph(config_, first, last, cache.kind, loader);
         fuse(stage.graph, *stage.backend, [&](const std::vector<const Weight*>& parts) { return loader.merge(parts); });
+        if (is_last) add_choice(stage.graph, *stage.backend);
         source_bytes += loader.source_bytes();
         first = last;
     }

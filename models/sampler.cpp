@@ -42,12 +42,33 @@ int32_t Sampler::sample(const float* logits, int64_t vocabulary, const std::vect
                                  [](const Candidate& a, const Candidate& b) { return a.weight > b.weight; });
     if (best == candidates_.end() || best->weight == kMinusInfinity) return 0;
     if (how_.temperature == 0) return best->id;
+    const float largest = best->weight;
+    keep_top_k();
+    return draw(largest);
+}
 
+int Sampler::choices_needed(int64_t vocabulary) const {
+    if (how_.repeat_penalty != 1) return 0;
+    if (how_.temperature == 0) return 1;
+    return how_.top_k > 0 && how_.top_k <= most_choices && how_.top_k < vocabulary ? most_choices : 0;
+}
+
+int32_t Sampler::sample_chosen(const float* pairs, int count) {
+    const int32_t first = static_cast<int32_t>(pairs[1]);
+    if (how_.temperature == 0) return first;
+    candidates_.clear();
+    for (int i = 0; i < std::min(count, how_.top_k); ++i)
+        candidates_.push_back(
+            {std::isnan(pairs[2 * i]) ? kMinusInfinity : pairs[2 * i], static_cast<int32_t>(pairs[2 * i + 1])});
+    const float largest = candidates_[0].weight;
+    return largest == kMinusInfinity ? 0 : draw(largest);
+}
+
+// From candidates that still have their logits.
+int32_t Sampler::draw(float largest) {
     // weight = exp((logit - largest) / temperature); the largest itself has 1, also when it is infinite.
-    float largest = best->weight;
     for (Candidate& c : candidates_)
         c.weight = c.weight == largest ? 1.0f : std::exp((c.weight - largest) / how_.temperature);
-    keep_top_k();
     keep_top_p();
     if (how_.min_p > 0) {
         float least = how_.min_p;

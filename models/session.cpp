@@ -25,6 +25,7 @@ std::unique_ptr<Session> Session::fork(size_t length) {
     child->tokens_.assign(tokens_.begin(), tokens_.begin() + length);
     if (length == sequence_.length && has_logits_) {
         child->logits_ = logits_;
+        child->chosen_ = chosen_;
         child->has_logits_ = true;
     }
     model_->executor().fork(sequence_, length, child->sequence_);
@@ -96,6 +97,7 @@ void Session::advance(std::vector<Advance>& steps) {
         r.tokens = step.tokens;
         r.n = step.n;
         r.all_logits = step.all_logits;
+        r.top = step.top;
         r.logits = &s.logits_;
         r.cancel = &s.cancel_;
         s.has_logits_ = false;
@@ -113,6 +115,7 @@ void Session::advance(std::vector<Advance>& steps) {
         if (step.status != QUANT_OK) continue;
         s.tokens_.insert(s.tokens_.end(), step.tokens, step.tokens + step.n);
         s.has_logits_ = !step.all_logits || step.n == 1;
+        s.chosen_ = requests[i].top;
         if (step.n > 1) {
             s.statistics_.prompt_tokens += step.n;
             s.statistics_.prompt_seconds += seconds.count();
@@ -128,20 +131,33 @@ std::vector<Session::Advance>& Session::steps(size_t n) {
     return steps_;
 }
 
-void Session::eval(const int32_t* tokens, size_t n) {
+void Session::eval(const int32_t* tokens, size_t n, int top) {
     std::vector<Advance>& steps = this->steps(1);
     steps[0].session = this;
     steps[0].tokens = tokens;
     steps[0].n = n;
+    steps[0].top = top;
     advance(steps);
     if (steps[0].status != QUANT_OK) fail(steps[0].status, steps[0].message);
+}
+
+int32_t Session::choose(Sampler& sampler) {
+    const int64_t vocabulary = model_->config().vocabulary;
+    const int needed = sampler.choices_needed(vocabulary);
+    if (chosen_ > 0 && (needed == 0 || needed > chosen_)) {  // an earlier generation needed less
+        const int32_t token = tokens_.back();
+        rewind(tokens_.size() - 1);
+        eval(&token, 1);
+    }
+    return chosen_ > 0 ? sampler.sample_chosen(logits_.data(), chosen_)
+                       : sampler.sample(logits_.data(), vocabulary, tokens_);
 }
 
 quant_stop_reason Session::generate(const int32_t* prompt, size_t n, const quant_generate_options& options,
                                     quant_token_fn each, void* user) {
     const Tokenizer* tokenizer = model_->tokenizer();
-    const int64_t vocabulary = model_->config().vocabulary;
     Sampler sampler(options.sampling);
+    const int needed = sampler.choices_needed(model_->config().vocabulary);
     StopStrings stops(options.stop, options.stop_count);
     if (options.stop_count > 0 && !tokenizer) model_->required_tokenizer();
     if (n > 0) eval(prompt, n);
@@ -155,7 +171,7 @@ quant_stop_reason Session::generate(const int32_t* prompt, size_t n, const quant
     int32_t token = -1;
     for (int count = 0; options.max_tokens == 0 || count < options.max_tokens; ++count) {
         if (cancel_.exchange(false, std::memory_order_relaxed)) fail(QUANT_CANCELLED, "cancelled");
-        token = sampler.sample(logits_.data(), vocabulary, tokens_);
+        token = choose(sampler);
         if (!options.ignore_end && tokenizer && tokenizer->is_end(token)) {
             reason = QUANT_STOP_END;
             break;
@@ -172,7 +188,9 @@ quant_stop_reason Session::generate(const int32_t* prompt, size_t n, const quant
             reason = QUANT_STOP_CONTEXT;
             break;
         }
-        eval(&token, 1);
+        // All logits of the last token: whoever goes on from it may sample in another way.
+        const bool last = count + 1 == options.max_tokens || sequence_.length + 1 == context_;
+        eval(&token, 1, last ? 0 : needed);
     }
     if (reason != QUANT_STOP_CALLBACK) {  // what was held back
         bool stopped = false;

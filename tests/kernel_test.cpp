@@ -1,5 +1,6 @@
 // The kernels of rows, of every device that runs here, against the reference. Linear kernels are in
 // kernel_linear_test.cpp, those of the cache in kernel_cache_test.cpp.
+#include <algorithm>
 #include <limits>
 
 #include "tests/kernel_checks.h"
@@ -208,4 +209,45 @@ TEST_CASE("kernels that move or add rows are exact", "[kernels]") {
         }
     }
     fail_if_unexercised(devices, {Op::add, Op::select_rows, Op::embed});
+}
+
+TEST_CASE("top_k kernels find what the reference and a sort find", "[kernels]") {
+    Device reference("cpu:reference", 2);
+    auto devices = tested_devices();
+    Random random(16);
+    const float infinity = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+    for (int64_t cols : {1, 2, 63, 64, 65, 1000, 1024, 1025, 5000, 32001}) {
+        Matrix x = random_matrix(9, cols, 3, random);
+        for (int64_t c = 0; c < cols; ++c) {
+            x.row(1)[c] = static_cast<float>(random.below(5) - 2);  // ties, also across all threads
+            x.row(2)[c] = 0;
+            x.row(3)[c] = nan;
+            x.row(4)[c] = c % 3 == 0 ? nan : c % 3 == 1 ? -infinity : x.row(4)[c];
+            x.row(5)[c] = c % 2 == 0 ? -0.f : 0.f;
+            x.row(6)[c] = c % 1024 == 7 ? 5 + x.row(6)[c] : x.row(6)[c];  // the largest ones of a few threads
+            x.row(7)[c] = c % 100 == 50 ? infinity : x.row(7)[c];
+            x.row(8)[c] = static_cast<float>(c);
+        }
+        for (int64_t k : {1, 2, 40, 64}) {
+            if (k > cols) continue;
+            auto go = [&](Device& d, const Kernel& kernel) {
+                return compute(d, kernel, {}, nullptr, {&x}, 2 * k, plain_step(9));
+            };
+            const Matrix expected = go(reference, reference.reference(Op::top_k));
+            for (int r = 0; r < x.rows; ++r) {
+                std::vector<int64_t> order;
+                for (int64_t c = 0; c < cols; ++c) order.push_back(c);
+                std::stable_sort(order.begin(), order.end(), [row = x.row(r)](int64_t a, int64_t b) {
+                    return std::isnan(row[b]) ? !std::isnan(row[a]) : row[a] > row[b];
+                });
+                for (int64_t i = 0; i < k; ++i) {
+                    REQUIRE(expected.row(r)[2 * i + 1] == static_cast<float>(order[i]));
+                    REQUIRE(same_bits(expected.row(r) + 2 * i, x.row(r) + order[i], 1));
+                }
+            }
+            each_kernel(devices, Op::top_k, {}, nullptr, value(ValueType::f32, cols), value(ValueType::f32, 2 * k), go,
+                        [&](const Matrix& y) { CHECK(same_bits(y, expected)); });
+        }
+    }
+    fail_if_unexercised(devices, {Op::top_k});
 }

@@ -1,6 +1,7 @@
 // Sampling: each rule against what it must keep, the draw against its probabilities, and the seed's sequence pinned.
 #include "models/sampler.h"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <limits>
@@ -167,6 +168,43 @@ TEST_CASE("the seed fixes the draws", "[sampler]") {
     CHECK(sequence(7) != sequence(8));
     // splitmix64's published first outputs for seed 0, as fractions of 2^64: 0xE220A8397B1DCDAF is 0.883...
     CHECK(sequence(0) == std::vector<int32_t>{883, 431, 26, 970});
+}
+
+TEST_CASE("the most likely logits are enough where the sampler says so", "[sampler]") {
+    std::vector<float> logits(300);
+    for (size_t i = 0; i < logits.size(); ++i) logits[i] = static_cast<float>(i * 37 % 50) / 10 - 2;  // with ties
+    logits[5] = kNan;
+    logits[6] = -kInfinity;
+    std::vector<int32_t> order(logits.size());
+    for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
+    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+        return std::isnan(logits[b]) ? !std::isnan(logits[a]) : logits[a] > logits[b];
+    });
+    for (float temperature : {0.f, 0.7f, 1e-3f, 100.f})
+        for (int top_k : {1, 40, 64}) {
+            quant_sampling how = sampling(temperature);
+            how.top_k = top_k;
+            how.top_p = 0.9f;
+            how.min_p = 0.01f;
+            Sampler from_all(how), from_chosen(how);
+            const int needed = from_chosen.choices_needed(300);
+            REQUIRE(needed == (temperature == 0 ? 1 : most_choices));
+            std::vector<float> pairs;
+            for (int i = 0; i < needed; ++i) {
+                pairs.push_back(logits[order[i]]);
+                pairs.push_back(static_cast<float>(order[i]));
+            }
+            for (int i = 0; i < 200; ++i)
+                REQUIRE(from_chosen.sample_chosen(pairs.data(), needed) == from_all.sample(logits.data(), 300, {}));
+        }
+    quant_sampling how = sampling(1);
+    CHECK(Sampler(how).choices_needed(300) == 0);
+    how.top_k = 65;
+    CHECK(Sampler(how).choices_needed(300) == 0);
+    how.top_k = 40;
+    CHECK(Sampler(how).choices_needed(40) == 0);
+    how.repeat_penalty = 1.1f;
+    CHECK(Sampler(how).choices_needed(300) == 0);
 }
 
 TEST_CASE("options out of range are refused", "[sampler]") {

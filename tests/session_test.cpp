@@ -201,6 +201,58 @@ TEST_CASE("fork, rewind and reuse leave what a fresh session has", "[session]") 
     CHECK(status_of([&] { greedy(trunk, {}, 1); }) == QUANT_ERR_ARGUMENT);
 }
 
+TEST_CASE("generation draws the same tokens from what the device chose as from all logits", "[session]") {
+    TestServices services;
+    SmallLlama shape;
+    for (const char* device : {"cpu", "loopback:0"}) {
+        auto model = load_test_model(small_checkpoint(shape), {{device, 0}}, "f32", services);
+        const auto prompt = random_tokens(9, shape.vocabulary, 77);
+        quant_generate_options greedily{}, drawn{};
+        greedily.ignore_end = drawn.ignore_end = 1;
+        greedily.max_tokens = drawn.max_tokens = 12;
+        drawn.sampling.temperature = 0.8f;
+        drawn.sampling.top_k = 20;
+        drawn.sampling.seed = 3;
+        for (const quant_generate_options& first : {greedily, drawn}) {
+            Session generated(model, 0), stepped(model, 0);
+            std::vector<int32_t> tokens, expected;
+            auto collect = [](void* user, int32_t token, const char*, size_t) {
+                static_cast<std::vector<int32_t>*>(user)->push_back(token);
+                return 0;
+            };
+            generated.generate(prompt.data(), prompt.size(), first, collect, &tokens);
+            stepped.eval(prompt.data(), prompt.size());
+            Sampler sampler(first.sampling);
+            for (int i = 0; i < first.max_tokens; ++i) {
+                expected.push_back(sampler.sample(stepped.logits(), shape.vocabulary, stepped.tokens()));
+                stepped.eval(&expected.back(), 1);
+            }
+            CHECK(tokens == expected);
+            CHECK(last_logits(generated) == last_logits(stepped));
+        }
+        // Stopped where only the choice is known, going on in a way that needs more.
+        auto stop_at_4 = [](void* user, int32_t, const char*, size_t) {
+            return ++*static_cast<int*>(user) == 4 ? 1 : 0;
+        };
+        auto collect = [](void* user, int32_t token, const char*, size_t) {
+            static_cast<std::vector<int32_t>*>(user)->push_back(token);
+            return 0;
+        };
+        int count = 0;
+        Session generated(model, 0), fresh(model, 0);
+        generated.generate(prompt.data(), prompt.size(), greedily, stop_at_4, &count);
+        const std::vector<int32_t> so_far = generated.tokens();
+        auto fork = generated.fork(generated.length());
+        fresh.eval(so_far.data(), so_far.size());
+        std::vector<int32_t> tokens, forked, expected;
+        generated.generate(nullptr, 0, drawn, collect, &tokens);
+        fork->generate(nullptr, 0, drawn, collect, &forked);
+        fresh.generate(nullptr, 0, drawn, collect, &expected);
+        CHECK(tokens == expected);
+        CHECK(forked == expected);
+    }
+}
+
 TEST_CASE("an exhausted cache pool fails that step alone", "[session]") {
     TestServices services;
     const SmallLlama shape;

@@ -27,6 +27,27 @@ void emit_select_rows(Recorder& recorder, const Bound& b) {
     });
 }
 
+// What is in `out` stays sorted; a column goes behind all that are as large.
+void emit_top_k(Recorder& recorder, const Bound& b) {
+    phase_of_rows(recorder, b.out, [in = b.in[0], out = b.out](const Step&, int row, uint8_t*) {
+        struct Pair {
+            float value, column;
+        };
+        const float* x = f32_row(in, row);
+        Pair* kept = reinterpret_cast<Pair*>(f32_row(out, row));
+        const int64_t most = out.cols / 2;
+        int64_t count = 0;
+        for (int64_t c = 0; c < in.cols; ++c) {
+            int64_t at = count;
+            while (at > 0 && (x[c] > kept[at - 1].value || (std::isnan(kept[at - 1].value) && !std::isnan(x[c])))) --at;
+            if (at == most) continue;
+            if (count < most) ++count;
+            std::copy_backward(kept + at, kept + count - 1, kept + count);
+            kept[at] = {x[c], static_cast<float>(c)};
+        }
+    });
+}
+
 // A vector weight (a norm's, the rope frequencies) may be stored as a column or as a row: its bytes are the same.
 WeightView vector_view(const Weight& weight) {
     WeightView view = stored_view(weight);
@@ -171,6 +192,7 @@ void append_reference_kernels(std::vector<Kernel>& table) {
         {"reference silu_mul", Op::silu_mul, nullptr, accepts_all, emit_silu_mul},
         {"reference add", Op::add, nullptr, accepts_all, emit_add},
         {"reference select_rows", Op::select_rows, nullptr, accepts_all, emit_select_rows},
+        {"reference top_k", Op::top_k, nullptr, accepts_all, emit_top_k},
     };
     table.insert(table.end(), std::begin(kernels), std::end(kernels));
 }

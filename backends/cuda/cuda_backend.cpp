@@ -222,11 +222,13 @@ class CudaBackend : public Backend {
         plan->stream = stream_;
         Recorder recorder(traits_, stream_, step_, counters_, max_rows);
         PersistentProgram program;
-        const bool persistent = persistent_program(nodes, traits_, max_rows, nullptr, &program);
+        const bool chooses = nodes.back().node.op == Op::top_k;  // after what may be one kernel
+        const std::vector<Bound> rest(nodes.begin(), nodes.end() - (chooses ? 1 : 0));
+        const bool persistent = persistent_program(rest, traits_, max_rows, nullptr, &program);
         PersistentArguments arguments{};
         if (persistent) {
-            arguments = upload(*plan, nodes, program);
-            recorder.begin_launching(nullptr);  // what runs before needs no workspace
+            arguments = upload(*plan, rest, program);
+            recorder.begin_launching(nullptr);  // what runs before and after needs no workspace
         } else {
             emit(recorder, nodes);
             if (recorder.workspace_bytes()) plan->workspace = allocate(recorder.workspace_bytes());
@@ -239,6 +241,7 @@ class CudaBackend : public Backend {
                 check(cudaMemsetAsync(arguments.arrived, 0, sizeof(uint32_t), stream_), "clear");
                 for (size_t i = 0; i < program.before; ++i) nodes[i].kernel->emit(recorder, nodes[i]);
                 launch_persistent(traits_, stream_, {step_, max_rows}, arguments);
+                if (chooses) nodes.back().kernel->emit(recorder, nodes.back());
             } else {
                 emit(recorder, nodes);
             }

@@ -11,6 +11,9 @@ void emit_row_function(Recorder& recorder, const Bound& bound);  // rmsnorm, sil
 void emit_add(Recorder& recorder, const Bound& bound);
 void emit_select_rows(Recorder& recorder, const Bound& bound);
 
+// top_k.cu
+void emit_top_k(Recorder& recorder, const Bound& bound);
+
 // rope.cu
 void emit_rope_angles(Recorder& recorder, const Bound& bound);
 void emit_rope(Recorder& recorder, const Bound& bound);

@@ -22,6 +22,10 @@ bool accepts_table(const Node&, const Weight* w, const Value*, const Value*) {
 bool accepts_vector(const Node&, const Weight* w, const Value*, const Value*) {
     return is_f32_vector(w);
 }
+// The columns that may be among the largest fit into 64 kB.
+bool accepts_choice(const Node&, const Weight*, const Value* in0, const Value* out) {
+    return in0 && out && in0->cols <= 256000 && out->cols <= 128;
+}
 bool accepts_row(const Node& node, const Weight* w, const Value* in0, const Value* out) {
     const bool quantizes =
         node.op == Op::quantize || node.op == Op::rmsnorm_quantize || node.op == Op::silu_mul_quantize;
@@ -102,6 +106,7 @@ std::vector<Kernel> kernel_table(const DeviceTraits& traits, bool exact) {
         {"cuda silu_mul_quantize", Op::silu_mul_quantize, nullptr, accepts_row, emit_row_function, nullptr},
         {"cuda add", Op::add, nullptr, any, emit_add, nullptr},
         {"cuda select_rows", Op::select_rows, nullptr, any, emit_select_rows, nullptr},
+        {"cuda top_k", Op::top_k, nullptr, accepts_choice, emit_top_k, nullptr},
         {"cuda rope", Op::rope, nullptr, any, emit_rope, nullptr},
         {"cuda cache_write", Op::cache_write, nullptr, any, emit_cache_write, nullptr},
         {"cuda rope_cache_write", Op::rope_cache_write, nullptr, any, emit_rope_cache_write, nullptr},
