@@ -5,20 +5,6 @@ namespace quant {
 namespace cuda {
 namespace persistent {
 
-// All blocks have come here `turn` times: what they wrote before is visible.
-__device__ inline void wait_for_all(uint32_t* arrived, uint32_t turn) {
-    synchronize();
-    if (thread_number() == 0) {
-        asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(arrived) : "memory");
-        uint32_t seen;
-        do {
-            asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(arrived) : "memory");
-        } while (seen < turn * gridDim.x);
-        asm volatile("fence.acq_rel.gpu;" ::: "memory");
-    }
-    synchronize();
-}
-
 // A copy of the next instruction is on its way while this one is worked on.
 __device__ inline void fetch_instruction(Instruction* to, const Instruction* from) {
     static_assert(sizeof(Instruction) % 16 == 0 && sizeof(Instruction) / 16 <= 64, "two warps copy it");
@@ -40,20 +26,19 @@ __device__ inline void clear_segments(int tiles) {
         reinterpret_cast<uint4*>(segments())[i] = make_uint4(0, 0, 0, 0);
 }
 
-__device__ inline void write_result(const Instruction& x, const Result& r, const Finish& finish) {
+__device__ inline void write_result(const Instruction& x, const Result& r, Finish& finish) {
     const LinearArguments& a = x.linear;
     const CodecTraits codec = codec_traits(x.codec);
-    const float y = r.exists ? finish.result(x, codec, sum_segments(r, codec.integer)) : 0;
+    const float y = r.exists ? finish.result(x, codec, r, sum_segments(r, codec.integer)) : 0;
     if (a.pairs) {
         const float up = __shfl_down_sync(0xffffffffu, y, 1);
-        if (r.exists && thread_number() % 2 == 0) a.out[r.row] = silu_times(y, up);
+        if (r.exists && thread_number() % 2 == 0) give(a.out + r.row, silu_times(y, up));
     } else if (r.exists) {
-        a.out[r.row] = y;
+        give(a.out + r.row, y);
     }
 }
 
-__device__ inline Place linear(const StepView& step, int instruction, bool more, Place place, uint32_t* arrived,
-                               uint32_t turn) {
+__device__ inline Place linear(const StepView& step, int instruction, bool more, Place place) {
     static_assert(most_block_tiles * 16 <= threads, "a thread for each result");
     const Instruction& x = state().instructions[instruction];
     for (int n = 0; n < x.streams; ++n) {
@@ -63,13 +48,8 @@ __device__ inline Place linear(const StepView& step, int instruction, bool more,
         Finish finish;
         finish.load_constants(x, result);
         clear_segments(tiles.count);
-        if (n == 0) {
-            if (x.waits) wait_for_all(arrived, turn);
-            finish.load_add(x.linear, result);
-            load_input(x, w);
-        } else {
-            finish.load_add(x.linear, result);
-        }
+        finish.load_add(x.linear, result);
+        if (n == 0) load_input(x, w);
         synchronize();
         place = multiply(x.codec, x.scales, instruction, x.stream + n, tiles.count, place);
         wait_for_instruction();  // and for all segments
@@ -84,8 +64,12 @@ __device__ inline Place linear(const StepView& step, int instruction, bool more,
 // Columns that blocks share.
 __device__ inline void copy(const Instruction& x) {
     for (int64_t c = blockIdx.x * threads + thread_number(); c < x.count;
-         c += static_cast<int64_t>(gridDim.x) * threads)
-        x.to[c] = x.from[c];
+         c += static_cast<int64_t>(gridDim.x) * threads) {
+        float v;
+        do v = look(x.from + c);
+        while (x.awaits_in && !has_come(v));
+        give(x.to + c, v);
+    }
 }
 
 __global__ void __launch_bounds__(threads + 32, 1) run_program(StepView step, PersistentArguments a) {
@@ -105,18 +89,15 @@ __global__ void __launch_bounds__(threads + 32, 1) run_program(StepView step, Pe
     fetch_instruction(&state().instructions[0], a.instructions);
     wait_for_instruction();
     Place place;
-    uint32_t turn = 0;
     for (int i = 0; i < a.count; ++i) {
         const Instruction& x = state().instructions[i % 2];
         const bool more = i + 1 < a.count;
         if (more) fetch_instruction(&state().instructions[(i + 1) % 2], a.instructions + i + 1);
-        turn += x.waits;
         if (x.phase == Phase::linear) {
-            place = linear(step, i % 2, more, place, a.arrived, turn);
+            place = linear(step, i % 2, more, place);
         } else {
-            if (x.waits) wait_for_all(a.arrived, turn);
             if (x.phase == Phase::attention)
-                attention(step, i % 2, a.counters);
+                attention(step, i % 2);
             else
                 copy(x);
             wait_for_instruction();

@@ -3,6 +3,7 @@
 // is added in their order.
 #pragma once
 #include "backends/cuda/linear_rows.cuh"
+#include "backends/cuda/persistent_values.cuh"
 #include "backends/cuda/persistent_weights.cuh"
 
 namespace quant {
@@ -40,14 +41,13 @@ __device__ inline float sum_over_block(float x, float* shared) {
     return reduce(x, shared, 0.f, [](float v) { return warp_sum(v); });
 }
 
-// Four columns of a row; zero past its end.
+// Four columns of a row as they are now; zero past its end.
 __device__ inline void load_floats(const float* x, int64_t cols, int col, float (&v)[4]) {
     if (col + 4 <= cols) {
-        const float4 f = *reinterpret_cast<const float4*>(x + col);
-        v[0] = f.x, v[1] = f.y, v[2] = f.z, v[3] = f.w;
+        look(x + col, v);
     } else {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) v[i] = col + i < cols ? x[col + i] : 0.f;
+        for (int i = 0; i < 4; ++i) v[i] = col + i < cols ? look(x + col + i) : 0.f;
     }
 }
 
@@ -86,21 +86,28 @@ __device__ inline void round_to_codes(float (&v)[quads][4], ValueType type, bool
 
 // A row of activations, normed if it is to be; zero past its end. Quad k of a thread is number k * threads + its own.
 template <int quads, bool normed>
-__device__ inline void load_values(const LinearArguments& a, float (&v)[quads][4]) {
+__device__ inline void load_values(const LinearArguments& a, bool awaits, float (&v)[quads][4]) {
     const int thread = thread_number();
     float gain[normed ? quads : 1][4];
 #pragma unroll
     for (int k = 0; k < quads; ++k) {
         const int col = (k * threads + thread) * 4;
 #pragma unroll
-        for (int i = 0; i < 4; ++i) v[k][i] = 0;
-        if (normed)
-#pragma unroll
-            for (int i = 0; i < 4; ++i) gain[normed ? k : 0][i] = 0;
-        if (col >= a.cols) continue;
-        load_floats(reinterpret_cast<const float*>(a.in), a.cols, col, v[k]);
-        if (normed) load_floats(a.norm_gain, a.cols, col, gain[normed ? k : 0]);
+        for (int i = 0; i < 4; ++i) v[k][i] = gain[normed ? k : 0][i] = 0;
+        if (normed && col < a.cols) load_floats(a.norm_gain, a.cols, col, gain[normed ? k : 0]);
     }
+    bool complete;
+    do {
+        complete = true;
+#pragma unroll
+        for (int k = 0; k < quads; ++k) {
+            const int col = (k * threads + thread) * 4;
+            if (col < a.cols) load_floats(reinterpret_cast<const float*>(a.in), a.cols, col, v[k]);
+        }
+        if (awaits)
+#pragma unroll
+            for (int k = 0; k < quads; ++k) complete = complete && has_come(v[k]);
+    } while (!complete);
     if (!normed) return;
     float sum = 0;
 #pragma unroll
@@ -175,7 +182,7 @@ __device__ inline void load_input_of(const Instruction& x, const WeightStream& w
     const LinearArguments& a = x.linear;
     const CodecTraits codec = codec_traits(x.codec);
     float v[quads][4];
-    load_values<quads, normed>(a, v);
+    load_values<quads, normed>(a, x.awaits_in, v);
     if (x.rounds_to != ValueType::f32) round_to_codes(v, x.rounds_to, codec.integer && a.has_offsets);
     const int all = w.stages * w.stage_blocks * 8;
     const bool keeps_sums = codec.keeps_sums && (a.has_offsets || codec.bias != 0);
@@ -409,8 +416,10 @@ struct Finish {
         parameters = r.exists && x.scales == 1 ? rows::row_parameters(a, r.row) : make_float2(0, 0);
         bias = r.exists && a.bias ? a.bias[r.row] : 0;
     }
-    __device__ void load_add(const LinearArguments& a, const Result& r) { add = r.exists && a.add ? a.add[r.row] : 0; }
-    __device__ float result(const Instruction& x, const CodecTraits& codec, uint32_t sum) const {
+    __device__ void load_add(const LinearArguments& a, const Result& r) {
+        add = r.exists && a.add ? look(a.add + r.row) : 0;
+    }
+    __device__ float result(const Instruction& x, const CodecTraits& codec, const Result& r, uint32_t sum) {
         const LinearArguments& a = x.linear;
         float y;
         if (codec.integer) {
@@ -426,6 +435,8 @@ struct Finish {
             if (x.rounds_to != ValueType::f32) y = y * state().scale.scale;
         }
         if (a.bias) y = __fadd_rn(y, bias);
+        if (x.awaits_add)
+            while (!has_come(add)) load_add(a, r);
         if (a.add) y = __fadd_rn(y, add);
         return y;
     }
