@@ -65,6 +65,7 @@ class Compiler {
         }
         for (size_t i = program_.before; i < nodes_.size(); ++i) require(made_[i].read || made_[i].value);
         require(!program_.streams.empty());
+        check_outputs();
         program_.memory = used_;
         divide_shared_memory();
     }
@@ -114,7 +115,7 @@ class Compiler {
         require(in.type == ValueType::f32);
         const Source from = sources_[i][n];
         if (!is_of_program(from.node)) {
-            external_.push_back(row_slice(in));
+            inputs_.push_back({row_slice(in), static_cast<int>(program_.instructions.size())});
             return {f32_pointer(in), false};
         }
         require(made_[from.node].value != nullptr);
@@ -134,7 +135,7 @@ class Compiler {
     float* result(size_t i) {
         require(nodes_[i].out.type == ValueType::f32);
         if (made_[i].is_wanted) return made_[i].value = allocate(nodes_[i].out.cols);
-        for (const Slice& e : external_) require(!overlap(e, row_slice(nodes_[i].out)));  // others may still read it
+        outputs_.push_back({row_slice(nodes_[i].out), static_cast<int>(program_.instructions.size())});
         return made_[i].value = f32_pointer(nodes_[i].out);
     }
 
@@ -212,7 +213,7 @@ class Compiler {
     void linear(size_t i) {
         const Bound& b = nodes_[i];
         const Weight& w = *b.node.weight;
-        require(b.kernel->weights == &layout_fragments && w.cols <= most_quads * quad_columns);
+        require(b.kernel->weights == &layout_fragments && w.cols <= most_quads * quad_columns && w.cols % 4 == 0);
         Instruction x{};
         x.phase = Phase::linear;
         LinearArguments& a = x.linear = linear_arguments(b);
@@ -347,13 +348,29 @@ class Compiler {
         s.bytes = s.slots_at + s.slots * s.slot_bytes;
     }
 
+    // What is read and written outside of the program's memory.
+    struct External {
+        Slice slice;
+        int instruction;
+    };
+    // No block may write what another still reads. The result of a last linear follows from all that any block read
+    // for other instructions; nothing else is known to.
+    void check_outputs() const {
+        const int last = static_cast<int>(program_.instructions.size()) - 1;
+        for (const External& out : outputs_)
+            for (const External& in : inputs_)
+                require(!overlap(in.slice, out.slice) ||
+                        (outputs_.size() == 1 && out.instruction == last && in.instruction < last &&
+                         program_.instructions[last].phase == Phase::linear && program_.instructions[last].awaits_in));
+    }
+
     const std::vector<Bound>& nodes_;
     const DeviceTraits& traits_;
     uint8_t* memory_;
     PersistentProgram& program_;
     std::vector<Made> made_;
     std::vector<std::array<Source, 4>> sources_;  // of each node's inputs
-    std::vector<Slice> external_;                 // what is read from outside of the program
+    std::vector<External> inputs_, outputs_;
     size_t used_ = 0;
 };
 

@@ -49,7 +49,7 @@ __device__ inline Place linear(const StepView& step, int instruction, bool more,
         finish.load_constants(x, result);
         clear_segments(tiles.count);
         finish.load_add(x.linear, result);
-        if (n == 0) load_input(x, w);
+        if (n == 0 && tiles.count > 0) load_input(x, w);  // others must not depend on a block that gives nothing
         synchronize();
         place = multiply(x.codec, x.scales, instruction, x.stream + n, tiles.count, place);
         wait_for_instruction();  // and for all segments

@@ -41,16 +41,6 @@ __device__ inline float sum_over_block(float x, float* shared) {
     return reduce(x, shared, 0.f, [](float v) { return warp_sum(v); });
 }
 
-// Four columns of a row as they are now; zero past its end.
-__device__ inline void load_floats(const float* x, int64_t cols, int col, float (&v)[4]) {
-    if (col + 4 <= cols) {
-        look(x + col, v);
-    } else {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) v[i] = col + i < cols ? look(x + col + i) : 0.f;
-    }
-}
-
 // Replaces values by their codes, as the quantize kernels do (rowwise.cu).
 template <int quads>
 __device__ inline void round_to_codes(float (&v)[quads][4], ValueType type, bool wants_sum) {
@@ -94,7 +84,7 @@ __device__ inline void load_values(const LinearArguments& a, bool awaits, float 
         const int col = (k * threads + thread) * 4;
 #pragma unroll
         for (int i = 0; i < 4; ++i) v[k][i] = gain[normed ? k : 0][i] = 0;
-        if (normed && col < a.cols) load_floats(a.norm_gain, a.cols, col, gain[normed ? k : 0]);
+        if (normed && col < a.cols) look(a.norm_gain + col, gain[normed ? k : 0]);
     }
     bool complete;
     do {
@@ -102,7 +92,7 @@ __device__ inline void load_values(const LinearArguments& a, bool awaits, float 
 #pragma unroll
         for (int k = 0; k < quads; ++k) {
             const int col = (k * threads + thread) * 4;
-            if (col < a.cols) load_floats(reinterpret_cast<const float*>(a.in), a.cols, col, v[k]);
+            if (col < a.cols) look(reinterpret_cast<const float*>(a.in) + col, v[k]);
         }
         if (awaits)
 #pragma unroll
@@ -195,11 +185,14 @@ __device__ inline void load_input_of(const Instruction& x, const WeightStream& w
         store_halves<quads, false>(codec.kind, all, keeps_sums, unit_quads, v);
 }
 __device__ inline void load_input(const Instruction& x, const WeightStream& w) {
-    const bool few = w.stages * w.stage_blocks * 8 <= few_quads * threads;
+    const int quads = w.stages * w.stage_blocks * 8;
+    const bool few = quads <= few_quads * threads, several = quads <= several_quads * threads;
     if (x.linear.norm_gain)
         few ? load_input_of<few_quads, true>(x, w) : load_input_of<most_normed_quads, true>(x, w);
     else
-        few ? load_input_of<few_quads, false>(x, w) : load_input_of<most_quads, false>(x, w);
+        few       ? load_input_of<few_quads, false>(x, w)
+        : several ? load_input_of<several_quads, false>(x, w)
+                  : load_input_of<most_quads, false>(x, w);
 }
 
 __device__ inline uint2 load_shared_pair(uint32_t at) {
