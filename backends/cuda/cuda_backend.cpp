@@ -142,6 +142,9 @@ class CudaBackend : public Backend {
         if (cudaGetDevice(&before) != cudaSuccess) before = -1;
         cudaSetDevice(traits_.index);
         cudaStreamSynchronize(stream_);
+#ifdef QUANT_TIMELINE
+        dump_timeline();
+#endif
         if (step_) cudaFreeAsync(step_, stream_);
         if (counters_) cudaFreeAsync(counters_, stream_);
         for (HostStep& s : host_steps_) {
@@ -238,7 +241,7 @@ class CudaBackend : public Backend {
         cudaGraph_t graph = nullptr;
         try {
             if (persistent) {
-                check(cudaMemsetAsync(arguments.arrived, 0, sizeof(uint32_t), stream_), "clear");
+                check(cudaMemsetAsync(plan->workspace, absent_byte, program.memory, stream_), "clear");
                 for (size_t i = 0; i < program.before; ++i) nodes[i].kernel->emit(recorder, nodes[i]);
                 launch_persistent(traits_, stream_, {step_, max_rows}, arguments);
                 if (chooses) nodes.back().kernel->emit(recorder, nodes.back());
@@ -327,21 +330,18 @@ class CudaBackend : public Backend {
     PersistentArguments upload(CudaPlan& plan, const std::vector<Bound>& nodes, PersistentProgram program) {
         const size_t instructions = program.instructions.size() * sizeof(Instruction);
         const size_t streams = program.streams.size() * sizeof(WeightStream);
-        constexpr size_t arrived = 256;  // a line of its own
-        uint8_t* memory = plan.workspace = allocate(program.memory + arrived + instructions + streams);
+        uint8_t* memory = plan.workspace = allocate(program.memory + instructions + streams);
         program = {};
         persistent_program(nodes, traits_, plan.max_rows, memory, &program);
         PersistentArguments a{};
-        a.arrived = reinterpret_cast<uint32_t*>(memory + program.memory);
-        a.instructions = reinterpret_cast<const Instruction*>(memory + program.memory + arrived);
-        a.streams = reinterpret_cast<const WeightStream*>(memory + program.memory + arrived + instructions);
+        a.instructions = reinterpret_cast<const Instruction*>(memory + program.memory);
+        a.streams = reinterpret_cast<const WeightStream*>(memory + program.memory + instructions);
         a.count = static_cast<int>(program.instructions.size());
         a.shared = program.shared;
-        a.counters = counters_;
-        check(cudaMemcpyAsync(memory + program.memory + arrived, program.instructions.data(), instructions,
+        check(cudaMemcpyAsync(memory + program.memory, program.instructions.data(), instructions,
                               cudaMemcpyHostToDevice, stream_),
               "write a program");
-        check(cudaMemcpyAsync(memory + program.memory + arrived + instructions, program.streams.data(), streams,
+        check(cudaMemcpyAsync(memory + program.memory + instructions, program.streams.data(), streams,
                               cudaMemcpyHostToDevice, stream_),
               "write a program");
         check(cudaStreamSynchronize(stream_), "write a program");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 
 #include "formats/error.h"
 
@@ -65,15 +66,20 @@ class Compiler {
         }
         for (size_t i = program_.before; i < nodes_.size(); ++i) require(made_[i].read || made_[i].value);
         require(!program_.streams.empty());
+        check_outputs();
         program_.memory = used_;
         divide_shared_memory();
     }
 
   private:
+    struct Row {
+        const float* at;
+        bool awaited;
+    };
+
     // What a node's result has become.
     struct Made {
         float* value = nullptr;  // where it lies; null: nowhere (readers compute it, or there is none)
-        int instruction = 0;     // that writes it
         bool is_wanted = false;  // a node reads it
         bool read = false;       // and that has been seen to
     };
@@ -104,21 +110,20 @@ class Compiler {
     }
     bool is_of_program(int node) const { return node >= static_cast<int>(program_.before); }
 
-    // The address of float input n of node i; remembers that the instruction in the making reads it.
-    const float* source(size_t i, int n) {
+    // Float input n of node i, which the instruction in the making reads.
+    Row source(size_t i, int n) {
         const Operand& in = nodes_[i].in[n];
         require(in.type == ValueType::f32);
         const Source from = sources_[i][n];
         if (!is_of_program(from.node)) {
-            external_.push_back({row_slice(in), static_cast<int>(program_.instructions.size())});
-            return f32_pointer(in);
+            inputs_.push_back({row_slice(in), static_cast<int>(program_.instructions.size())});
+            return {f32_pointer(in), false};
         }
         require(made_[from.node].value != nullptr);
-        return reads(from.node) + from.column;
+        return {reads(from.node) + from.column, true};
     }
     float* reads(int j) {
         made_[j].read = true;
-        newest_read_ = std::max(newest_read_, made_[j].instruction);
         return made_[j].value;
     }
 
@@ -127,46 +132,29 @@ class Compiler {
         used_ += align(static_cast<size_t>(cols) * sizeof(float));
         return memory_ ? at : reinterpret_cast<float*>(alignment);  // not null, for sizes
     }
-    // Memory for a result: of its own if the plan reads it, so that nothing is ever written twice.
+    // Memory for a result: of its own if the plan reads it, so that it is absent until it is written.
     float* result(size_t i) {
         require(nodes_[i].out.type == ValueType::f32);
-        float* to;
-        if (made_[i].is_wanted) {
-            to = allocate(nodes_[i].out.cols);
-        } else {
-            to = f32_pointer(nodes_[i].out);
-            for (const External& e : external_)  // all blocks must have read what this may overwrite
-                if (overlap(e.slice, row_slice(nodes_[i].out))) newest_read_ = std::max(newest_read_, e.instruction);
-        }
-        made_[i].value = to;
-        made_[i].instruction = static_cast<int>(program_.instructions.size());
-        return to;
-    }
-
-    void append(Instruction instruction) {
-        const int number = static_cast<int>(program_.instructions.size());
-        require(newest_read_ < number);  // what an instruction overwrites, its own blocks must not read
-        instruction.waits = newest_read_ >= last_wait_;
-        if (instruction.waits) last_wait_ = number;
-        newest_read_ = -1;
-        program_.instructions.push_back(instruction);
+        if (made_[i].is_wanted) return made_[i].value = allocate(nodes_[i].out.cols);
+        outputs_.push_back({row_slice(nodes_[i].out), static_cast<int>(program_.instructions.size())});
+        return made_[i].value = f32_pointer(nodes_[i].out);
     }
 
     // Of one row: the same row.
     void select_rows(size_t i) {
         const Source from = sources_[i][0];
         if (is_of_program(from.node) && made_[from.node].value && made_[i].is_wanted) {
-            made_[from.node].read = true;
-            made_[i].value = made_[from.node].value + from.column;
-            made_[i].instruction = made_[from.node].instruction;
+            made_[i].value = reads(from.node) + from.column;
             return;
         }
         Instruction x{};
         x.phase = Phase::copy;
-        x.from = source(i, 0);
+        const Row from_row = source(i, 0);
+        x.from = from_row.at;
+        x.awaits_in = from_row.awaited;
         x.count = nodes_[i].out.cols;
         x.to = result(i);
-        append(x);
+        program_.instructions.push_back(x);
     }
 
     // The silu_mul of the two halves of linear i, which nothing else reads; or -1.
@@ -207,6 +195,7 @@ class Compiler {
                 const int gate = sources_[from.node][0].node;
                 require(gate >= 0 && silu_of(gate) == from.node && made_[gate].value);
                 a.in = reinterpret_cast<const uint8_t*>(reads(gate));
+                x.awaits_in = true;
             } else {
                 require(op == Op::quantize);
             }
@@ -214,25 +203,31 @@ class Compiler {
         }
         a.in_type = ValueType::f32;
         a.row_scales = nullptr;
-        if (!a.in) a.in = reinterpret_cast<const uint8_t*>(source(reader, 0));
+        if (!a.in) {
+            const Row row = source(reader, 0);
+            a.in = reinterpret_cast<const uint8_t*>(row.at);
+            x.awaits_in = row.awaited;
+        }
         require(reinterpret_cast<uintptr_t>(a.in) % 16 == 0);
     }
 
     void linear(size_t i) {
         const Bound& b = nodes_[i];
         const Weight& w = *b.node.weight;
-        require(b.kernel->weights == &layout_fragments && w.cols <= most_quads * quad_columns);
+        require(b.kernel->weights == &layout_fragments && w.cols <= most_quads * quad_columns && w.cols % 4 == 0);
         Instruction x{};
         x.phase = Phase::linear;
         LinearArguments& a = x.linear = linear_arguments(b);
         input(i, x);
-        if (b.node.op == Op::linear_add) a.add = source(i, 1);
+        if (b.node.op == Op::linear_add) {
+            const Row row = source(i, 1);
+            a.add = row.at;
+            x.awaits_add = row.awaited;
+        }
         const int silu = silu_of(i);
         a.pairs = silu >= 0;
         if (a.pairs) {
-            made_[i].value = allocate(nodes_[silu].out.cols);
-            made_[i].instruction = static_cast<int>(program_.instructions.size());
-            a.out = made_[i].value;
+            a.out = made_[i].value = allocate(nodes_[silu].out.cols);
         } else {
             a.out = result(i);
         }
@@ -241,7 +236,7 @@ class Compiler {
         x.stream = static_cast<int>(program_.streams.size());
         append_streams(w, a);
         x.streams = static_cast<int>(program_.streams.size()) - x.stream;
-        append(x);
+        program_.instructions.push_back(x);
     }
 
     static Codec codec(const Bound& b) {
@@ -302,24 +297,20 @@ class Compiler {
         x.phase = Phase::attention;
         x.attention = attention_arguments(b);
         x.rope = rope_arguments(turn);
-        x.rope.q = source(j, 0);
-        x.rope.k = source(j, 1);
-        x.rope.v = source(j, 2);
-        x.rope.angles = source(j, 3);
+        const Row q = source(j, 0), k = source(j, 1), v = source(j, 2), angles = source(j, 3);
+        require(q.awaited && k.awaited && v.awaited && !angles.awaited);
+        x.rope.q = q.at;
+        x.rope.k = k.at;
+        x.rope.v = v.at;
+        x.rope.angles = angles.at;
         const int per_kv = n.heads / n.kv_heads;
         x.heads_together = per_kv == 1 ? 1 : 4;
         x.groups = (per_kv + x.heads_together - 1) / x.heads_together;
         const int items = n.kv_heads * x.groups;
         x.splits = std::max(1, traits_.multiprocessors / items);
-        require(items <= Recorder::counters);
-        const int64_t partial = int64_t{items} * x.splits * x.heads_together * (n.head_dim + 2);
-        if (partial > partial_) {  // one for all: others wait in between
-            partial_ = partial;
-            partial_at_ = allocate(partial);
-        }
-        x.partial = partial_at_;
+        x.partial = allocate(int64_t{items} * x.splits * x.heads_together * (n.head_dim + 2));
         x.attention.out = result(i);
-        append(x);
+        program_.instructions.push_back(x);
     }
 
     void divide_shared_memory() {
@@ -358,10 +349,21 @@ class Compiler {
         s.bytes = s.slots_at + s.slots * s.slot_bytes;
     }
 
+    // What is read and written outside of the program's memory.
     struct External {
         Slice slice;
         int instruction;
     };
+    // No block may write what another still reads. The result of a last linear follows from all that any block read
+    // for other instructions; nothing else is known to.
+    void check_outputs() const {
+        const int last = static_cast<int>(program_.instructions.size()) - 1;
+        for (const External& out : outputs_)
+            for (const External& in : inputs_)
+                require(!overlap(in.slice, out.slice) ||
+                        (outputs_.size() == 1 && out.instruction == last && in.instruction < last &&
+                         program_.instructions[last].phase == Phase::linear && program_.instructions[last].awaits_in));
+    }
 
     const std::vector<Bound>& nodes_;
     const DeviceTraits& traits_;
@@ -369,16 +371,13 @@ class Compiler {
     PersistentProgram& program_;
     std::vector<Made> made_;
     std::vector<std::array<Source, 4>> sources_;  // of each node's inputs
-    std::vector<External> external_;              // what is read from outside of the plan
+    std::vector<External> inputs_, outputs_;
     size_t used_ = 0;
-    int newest_read_ = -1;  // instruction whose result the one in the making reads, or overwrites the input of
-    int last_wait_ = 0;
-    int64_t partial_ = 0;
-    float* partial_at_ = nullptr;
 };
 
 // Wide weights take so long to read that separate kernels are as fast; this one pays where most are of 4 bits.
 bool pays(const std::vector<Bound>& nodes) {
+    if (const char* e = std::getenv("QUANT_PERSIST")) return *e != '0';
     size_t bytes = 0, narrow = 0;
     bool attends = false;
     for (const Bound& b : nodes) {

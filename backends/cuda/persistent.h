@@ -14,7 +14,7 @@ constexpr int worker_warps = 15;  // of a block; one more copies weights, and 16
 constexpr int warp_stages = 2, chunk_stages = warp_stages * worker_warps;  // that are copied together
 constexpr int most_block_tiles = 16;                                       // of a stream
 // Of a linear's input, which passes through registers: four columns of a thread are a quad.
-constexpr int quad_columns = 4 * 32 * worker_warps, few_quads = 3, most_quads = 8, most_normed_quads = 5;
+constexpr int quad_columns = 4 * 32 * worker_warps, few_quads = 3, several_quads = 6, most_quads = 8, most_normed_quads = 5;
 
 // Weights of a linear, or of a part of one that has too many tiles.
 struct WeightStream {
@@ -34,7 +34,7 @@ enum class Phase : int8_t { copy, linear, attention };
 
 struct alignas(16) Instruction {
     Phase phase;
-    bool waits;  // reads what other blocks have written since the last instruction that waits
+    bool awaits_in, awaits_add;  // other blocks write them
     // copy
     const float* from;
     float* to;
@@ -53,8 +53,11 @@ struct alignas(16) Instruction {
 };
 
 constexpr int most_slots = 16;
-constexpr size_t attention_shared_bytes(int heads_together, int head_dim) {  // queries, weights, sums, largest, total
-    return static_cast<size_t>(heads_together) * (head_dim + worker_warps * (16 + head_dim + 2)) * sizeof(float);
+constexpr int absent_byte = 0xff;  // fills values that are not written yet
+// The row's queries, key and value, queries turned, weights, sums, largest, total.
+constexpr size_t attention_shared_bytes(int heads_together, int head_dim) {
+    return (static_cast<size_t>(heads_together) * (2 * head_dim + worker_warps * (16 + head_dim + 2)) + 2 * head_dim) *
+           sizeof(float);
 }
 
 // Shared memory of a block after its BlockState: the streams, a ring of slots for weights, and what a phase needs.
@@ -70,7 +73,6 @@ struct BlockState {
     float floats[32];
     int ints[32];
     RowScale scale;  // of activations that are codes
-    bool is_last;
 };
 
 struct PersistentProgram {
@@ -78,7 +80,7 @@ struct PersistentProgram {
     std::vector<Instruction> instructions;
     std::vector<WeightStream> streams;
     PersistentShared shared{};
-    size_t memory = 0;  // bytes of values that only the program knows
+    size_t memory = 0;  // bytes of values that only the program knows, all absent when the kernel starts
 };
 
 // False: the plan has something that the kernel cannot do. Values that only nodes of the plan see lie in `memory`;
@@ -91,9 +93,10 @@ struct PersistentArguments {
     const WeightStream* streams;
     int count;
     PersistentShared shared;
-    uint32_t* arrived;   // at barriers; zero when the kernel starts
-    uint32_t* counters;  // one an item of attention; zero, and set back by the last block
 };
+#ifdef QUANT_TIMELINE
+void dump_timeline();
+#endif
 void launch_persistent(const DeviceTraits& traits, cudaStream_t stream, StepView step, const PersistentArguments& a);
 
 }  // namespace cuda

@@ -3,6 +3,7 @@
 // value into the cache first.
 #pragma once
 #include "backends/cuda/attention_split.cuh"
+#include "backends/cuda/persistent_values.cuh"
 #include "backends/cuda/persistent_weights.cuh"
 #include "backends/cuda/rope.cuh"
 
@@ -40,7 +41,7 @@ __device__ inline void prefetch_cache(const StepView& step, const Instruction& x
 }
 
 template <int H, int DIM, CacheKind kind>  // H: query heads together
-__device__ __forceinline__ void attend(StepView step, int instruction, int item, int split, uint32_t* counters) {
+__device__ __forceinline__ void attend(StepView step, int instruction, int item, int split) {
     const Instruction& x = state().instructions[instruction];
     const Splits s(step, x);
     float* const shared = reinterpret_cast<float*>(activations());
@@ -55,14 +56,28 @@ __device__ __forceinline__ void attend(StepView step, int instruction, int item,
     const int pages_at = step.first_page(0);
     const bool has_newest = split == s.active - 1;
 
-    float* query = shared;                            // [DIM][H]
+    float* row = shared;                              // [H + 2][DIM]: queries, key and value as they come
+    float* query = row + (H + 2) * DIM;               // [DIM][H]
     float* weights = query + H * DIM;                 // [workers][16][H]
     float* sums = weights + workers * positions * H;  // [workers][H][DIM]
     float* warp_largest = sums + workers * H * DIM;   // [workers][H]
     float* warp_total = warp_largest + workers * H;   // [workers][H]
+    for (int i = thread; i < (H + 2) * (DIM / 4); i += threads) {
+        const int part = i / (DIM / 4);
+        if (part < H ? part >= count : !has_newest) continue;
+        const float* from = part < H    ? x.rope.q + (first_head + part) * DIM
+                            : part == H ? x.rope.k + kv_head * DIM
+                                        : x.rope.v + kv_head * DIM;
+        float v[4];
+        do look(from + i % (DIM / 4) * 4, v);
+        while (!has_come(v));
+        *reinterpret_cast<float4*>(row + i * 4) = make_float4(v[0], v[1], v[2], v[3]);
+    }
+    MARK(2);
+    synchronize();
     for (int i = thread; i < H * DIM / 2; i += threads) {
         const int h = i / (DIM / 2), number = i % (DIM / 2);
-        Pair pair(x.rope, x.rope.q + (first_head + min(h, count - 1)) * DIM, number);
+        Pair pair(x.rope, row + min(h, count - 1) * DIM, number);
         pair.turn(x.rope.angles, number);
         query[pair.first * H + h] = h < count ? pair.left * a.scale : 0;
         query[pair.second * H + h] = h < count ? pair.right * a.scale : 0;
@@ -71,8 +86,7 @@ __device__ __forceinline__ void attend(StepView step, int instruction, int item,
         const int position = s.range.end - 1;
         const CachePage page(step.page(pages_at + position / page_positions), a.cache, kv_head);
         const bool is_key = warp == workers - 2;
-        write_head<kind>(x.rope, page, position % page_positions, is_key,
-                         (is_key ? x.rope.k : x.rope.v) + kv_head * DIM, x.rope.angles);
+        write_head<kind>(x.rope, page, position % page_positions, is_key, row + (H + !is_key) * DIM, x.rope.angles);
     }
     synchronize();
 
@@ -156,44 +170,45 @@ __device__ __forceinline__ void attend(StepView step, int instruction, int item,
             value = __fmaf_rn(factor, sums[(w * H + h) * DIM + d], value);
         }
         if (s.active == 1) {
-            a.out[(first_head + h) * DIM + d] = value / weight;
+            give(a.out + (first_head + h) * DIM + d, value / weight);
         } else {
-            store_part(partial, h, d, DIM, value, most, weight);
+            give(partial + h * (DIM + 2) + d, value);
+            if (d < 2) give(partial + h * (DIM + 2) + DIM + d, d == 0 ? most : weight);
         }
     }
-    if (s.active == 1) return;
+    if (s.active == 1 || !has_newest) return;
 
-    // The block that arrives last combines the splits, in their order.
-    __threadfence();
-    synchronize();
-    if (thread == 0) {
-        state().is_last = atomicAdd(counters + item, 1) == static_cast<uint32_t>(s.active - 1);
-        if (state().is_last) counters[item] = 0;
-    }
-    synchronize();
-    if (!state().is_last) return;
-    __threadfence();
+    // The block of the last split, which has the fewest positions, combines all in their order.
     const float* parts = x.partial + static_cast<int64_t>(item) * x.splits * H * (DIM + 2);
     for (int i = thread; i < count * DIM; i += threads) {
         const int h = i / DIM, d = i % DIM;
-        a.out[(first_head + h) * DIM + d] = combine_parts<H, DIM>(parts, s.active, h, d);
+        bool complete;
+        do {
+            complete = true;
+#pragma unroll 4
+            for (int k = 0; k < s.active; ++k) {
+                const float* part = parts + (k * H + h) * (DIM + 2);
+                const float value = look(part + d), most = look(part + DIM), weight = look(part + DIM + 1);
+                complete = complete && has_come(value) && has_come(most) && has_come(weight);
+            }
+        } while (!complete);
+        give(a.out + (first_head + h) * DIM + d, combine_parts<H, DIM>(parts, s.active, h, d));
     }
 }
 
 template <int H, int DIM>
-__device__ inline void attend_kind(CacheKind kind, const StepView& step, int instruction, int item, int split,
-                                   uint32_t* counters) {
+__device__ inline void attend_kind(CacheKind kind, const StepView& step, int instruction, int item, int split) {
     switch (kind) {
         case CacheKind::s8:
-            return attend<H, DIM, CacheKind::s8>(step, instruction, item, split, counters);
+            return attend<H, DIM, CacheKind::s8>(step, instruction, item, split);
         case CacheKind::e4m3:
-            return attend<H, DIM, CacheKind::e4m3>(step, instruction, item, split, counters);
+            return attend<H, DIM, CacheKind::e4m3>(step, instruction, item, split);
         default:
-            return attend<H, DIM, CacheKind::f16>(step, instruction, item, split, counters);
+            return attend<H, DIM, CacheKind::f16>(step, instruction, item, split);
     }
 }
 
-__device__ __forceinline__ void attention(const StepView& step, int instruction, uint32_t* counters) {
+__device__ __forceinline__ void attention(const StepView& step, int instruction) {
     const Instruction& x = state().instructions[instruction];
     const CacheKind kind = x.attention.cache.kind;
     const int all = x.attention.kv_heads * x.groups * x.splits, active = Splits(step, x).active;
@@ -202,14 +217,14 @@ __device__ __forceinline__ void attention(const StepView& step, int instruction,
         if (split >= active) continue;
         if (x.attention.head_dim == 128) {
             if (x.heads_together == 1)
-                attend_kind<1, 128>(kind, step, instruction, item, split, counters);
+                attend_kind<1, 128>(kind, step, instruction, item, split);
             else
-                attend_kind<4, 128>(kind, step, instruction, item, split, counters);
+                attend_kind<4, 128>(kind, step, instruction, item, split);
         } else {
             if (x.heads_together == 1)
-                attend_kind<1, 64>(kind, step, instruction, item, split, counters);
+                attend_kind<1, 64>(kind, step, instruction, item, split);
             else
-                attend_kind<4, 64>(kind, step, instruction, item, split, counters);
+                attend_kind<4, 64>(kind, step, instruction, item, split);
         }
         synchronize();  // the next item writes where this one's results may still be read
     }

@@ -3,6 +3,7 @@
 // is added in their order.
 #pragma once
 #include "backends/cuda/linear_rows.cuh"
+#include "backends/cuda/persistent_values.cuh"
 #include "backends/cuda/persistent_weights.cuh"
 
 namespace quant {
@@ -40,17 +41,6 @@ __device__ inline float sum_over_block(float x, float* shared) {
     return reduce(x, shared, 0.f, [](float v) { return warp_sum(v); });
 }
 
-// Four columns of a row; zero past its end.
-__device__ inline void load_floats(const float* x, int64_t cols, int col, float (&v)[4]) {
-    if (col + 4 <= cols) {
-        const float4 f = *reinterpret_cast<const float4*>(x + col);
-        v[0] = f.x, v[1] = f.y, v[2] = f.z, v[3] = f.w;
-    } else {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) v[i] = col + i < cols ? x[col + i] : 0.f;
-    }
-}
-
 // Replaces values by their codes, as the quantize kernels do (rowwise.cu).
 template <int quads>
 __device__ inline void round_to_codes(float (&v)[quads][4], ValueType type, bool wants_sum) {
@@ -86,21 +76,29 @@ __device__ inline void round_to_codes(float (&v)[quads][4], ValueType type, bool
 
 // A row of activations, normed if it is to be; zero past its end. Quad k of a thread is number k * threads + its own.
 template <int quads, bool normed>
-__device__ inline void load_values(const LinearArguments& a, float (&v)[quads][4]) {
+__device__ inline void load_values(const LinearArguments& a, bool awaits, float (&v)[quads][4]) {
     const int thread = thread_number();
     float gain[normed ? quads : 1][4];
 #pragma unroll
     for (int k = 0; k < quads; ++k) {
         const int col = (k * threads + thread) * 4;
 #pragma unroll
-        for (int i = 0; i < 4; ++i) v[k][i] = 0;
-        if (normed)
-#pragma unroll
-            for (int i = 0; i < 4; ++i) gain[normed ? k : 0][i] = 0;
-        if (col >= a.cols) continue;
-        load_floats(reinterpret_cast<const float*>(a.in), a.cols, col, v[k]);
-        if (normed) load_floats(a.norm_gain, a.cols, col, gain[normed ? k : 0]);
+        for (int i = 0; i < 4; ++i) v[k][i] = gain[normed ? k : 0][i] = 0;
+        if (normed && col < a.cols) look(a.norm_gain + col, gain[normed ? k : 0]);
     }
+    bool complete;
+    do {
+        complete = true;
+#pragma unroll
+        for (int k = 0; k < quads; ++k) {
+            const int col = (k * threads + thread) * 4;
+            if (col < a.cols) look(reinterpret_cast<const float*>(a.in) + col, v[k]);
+        }
+        if (awaits)
+#pragma unroll
+            for (int k = 0; k < quads; ++k) complete = complete && has_come(v[k]);
+    } while (!complete);
+    MARK(2);
     if (!normed) return;
     float sum = 0;
 #pragma unroll
@@ -175,7 +173,7 @@ __device__ inline void load_input_of(const Instruction& x, const WeightStream& w
     const LinearArguments& a = x.linear;
     const CodecTraits codec = codec_traits(x.codec);
     float v[quads][4];
-    load_values<quads, normed>(a, v);
+    load_values<quads, normed>(a, x.awaits_in, v);
     if (x.rounds_to != ValueType::f32) round_to_codes(v, x.rounds_to, codec.integer && a.has_offsets);
     const int all = w.stages * w.stage_blocks * 8;
     const bool keeps_sums = codec.keeps_sums && (a.has_offsets || codec.bias != 0);
@@ -188,11 +186,14 @@ __device__ inline void load_input_of(const Instruction& x, const WeightStream& w
         store_halves<quads, false>(codec.kind, all, keeps_sums, unit_quads, v);
 }
 __device__ inline void load_input(const Instruction& x, const WeightStream& w) {
-    const bool few = w.stages * w.stage_blocks * 8 <= few_quads * threads;
+    const int quads = w.stages * w.stage_blocks * 8;
+    const bool few = quads <= few_quads * threads, several = quads <= several_quads * threads;
     if (x.linear.norm_gain)
         few ? load_input_of<few_quads, true>(x, w) : load_input_of<most_normed_quads, true>(x, w);
     else
-        few ? load_input_of<few_quads, false>(x, w) : load_input_of<most_quads, false>(x, w);
+        few       ? load_input_of<few_quads, false>(x, w)
+        : several ? load_input_of<several_quads, false>(x, w)
+                  : load_input_of<most_quads, false>(x, w);
 }
 
 __device__ inline uint2 load_shared_pair(uint32_t at) {
@@ -293,11 +294,20 @@ struct Multiply {
         const uint32_t my_x = shared_address(activations()) + t * 8 * element;
         const uint32_t sums = shared_address(activation_sums());
         uint32_t* segment = segments() + warp * 16 + g;
+#ifdef QUANT_TIMELINE
+        long long waited = 0;
+#endif
         Multiply m;
         m.clear();
         int tile = 0, stage = warp * warp_stages;  // of the warp's first in the chunk
         for (int left = tiles * stages; left > 0; left -= chunk_stages, stage += chunk_stages) {
+#ifdef QUANT_TIMELINE
+            const long long t0 = clock64();
+#endif
             wgmma::barrier_wait(slots.full + 8 * place.slot, place.parity);
+#ifdef QUANT_TIMELINE
+            waited += clock64() - t0;
+#endif
             const uint32_t slot = slots.slots + place.slot * slots.bytes;
             StageLoad loads[warp_stages];
 #pragma unroll
@@ -352,6 +362,9 @@ struct Multiply {
             }
         }
         if (t == 0 && tile < tiles) m.store(segment + tile * workers * 16);
+#ifdef QUANT_TIMELINE
+        if (thread == 0) timeline[(blockIdx.x * timeline_steps + timeline_at) * 8 + 7] = waited;
+#endif
         return place;
     }
 };
@@ -409,8 +422,10 @@ struct Finish {
         parameters = r.exists && x.scales == 1 ? rows::row_parameters(a, r.row) : make_float2(0, 0);
         bias = r.exists && a.bias ? a.bias[r.row] : 0;
     }
-    __device__ void load_add(const LinearArguments& a, const Result& r) { add = r.exists && a.add ? a.add[r.row] : 0; }
-    __device__ float result(const Instruction& x, const CodecTraits& codec, uint32_t sum) const {
+    __device__ void load_add(const LinearArguments& a, const Result& r) {
+        add = r.exists && a.add ? look(a.add + r.row) : 0;
+    }
+    __device__ float result(const Instruction& x, const CodecTraits& codec, const Result& r, uint32_t sum) {
         const LinearArguments& a = x.linear;
         float y;
         if (codec.integer) {
@@ -426,6 +441,8 @@ struct Finish {
             if (x.rounds_to != ValueType::f32) y = y * state().scale.scale;
         }
         if (a.bias) y = __fadd_rn(y, bias);
+        if (x.awaits_add)
+            while (!has_come(add)) load_add(a, r);
         if (a.add) y = __fadd_rn(y, add);
         return y;
     }
