@@ -142,9 +142,6 @@ class CudaBackend : public Backend {
         if (cudaGetDevice(&before) != cudaSuccess) before = -1;
         cudaSetDevice(traits_.index);
         cudaStreamSynchronize(stream_);
-#ifdef QUANT_TIMELINE
-        dump_timeline();
-#endif
         if (step_) cudaFreeAsync(step_, stream_);
         if (counters_) cudaFreeAsync(counters_, stream_);
         for (HostStep& s : host_steps_) {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdlib>
 
 #include "formats/error.h"
 
@@ -377,7 +376,6 @@ class Compiler {
 
 // Wide weights take so long to read that separate kernels are as fast; this one pays where most are of 4 bits.
 bool pays(const std::vector<Bound>& nodes) {
-    if (const char* e = std::getenv("QUANT_PERSIST")) return *e != '0';
     size_t bytes = 0, narrow = 0;
     bool attends = false;
     for (const Bound& b : nodes) {

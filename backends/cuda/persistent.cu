@@ -1,10 +1,6 @@
 #include "backends/cuda/persistent_attention.cuh"
 #include "backends/cuda/persistent_linear.cuh"
 
-#ifdef QUANT_TIMELINE
-#include <cstdio>
-#include <vector>
-#endif
 namespace quant {
 namespace cuda {
 namespace persistent {
@@ -51,17 +47,12 @@ __device__ inline Place linear(const StepView& step, int instruction, bool more,
         const Result result(x.linear, w, tiles, thread_number());
         Finish finish;
         finish.load_constants(x, result);
-        MARK(0);
         clear_segments(tiles.count);
         finish.load_add(x.linear, result);
-        MARK(1);
         if (n == 0 && tiles.count > 0) load_input(x, w);  // others must not depend on a block that gives nothing
         synchronize();
-        MARK(3);
         place = multiply(x.codec, x.scales, instruction, x.stream + n, tiles.count, place);
-        MARK(4);
         wait_for_instruction();  // and for all segments
-        MARK(5);
         if (n == 0 && more && state().instructions[1 - instruction].phase == Phase::attention)
             prefetch_cache(step, state().instructions[1 - instruction]);
         write_result(x, result, finish);
@@ -98,10 +89,6 @@ __global__ void __launch_bounds__(threads + 32, 1) run_program(StepView step, Pe
     fetch_instruction(&state().instructions[0], a.instructions);
     wait_for_instruction();
     Place place;
-#ifdef QUANT_TIMELINE
-    if (thread_number() == 0) { timeline_at = 0; timeline_wait = 0; }
-    synchronize();
-#endif
     for (int i = 0; i < a.count; ++i) {
         const Instruction& x = state().instructions[i % 2];
         const bool more = i + 1 < a.count;
@@ -109,75 +96,18 @@ __global__ void __launch_bounds__(threads + 32, 1) run_program(StepView step, Pe
         if (x.phase == Phase::linear) {
             place = linear(step, i % 2, more, place);
         } else {
-            MARK(1);
             if (x.phase == Phase::attention)
                 attention(step, i % 2);
             else
                 copy(x);
-            MARK(4);
             wait_for_instruction();
         }
         synchronize();
-        MARK(6);
-#ifdef QUANT_TIMELINE
-        if (thread_number() == 0) ++timeline_at;
-#endif
     }
 #endif
 }
 
 }  // namespace persistent
-
-#ifdef QUANT_TIMELINE
-void dump_timeline() {
-    using persistent::timeline_steps;
-    std::vector<long long> t(132 * timeline_steps * 8);
-    std::vector<long long> p(132 * 2);
-    cudaDeviceSynchronize();
-    cudaMemcpyFromSymbol(t.data(), persistent::timeline, t.size() * 8);
-    cudaMemcpyFromSymbol(p.data(), persistent::timeline_producer, p.size() * 8);
-    if (t[6] == 0) return;
-    const char* names[] = {"prepare", "to-wait", "barrier", "input", "multiply(all)", "fullwait", "warps", "write", "total"};
-    for (const char* n : names) std::printf("%14s", n);
-    std::printf("\n");
-    // instruction kinds repeat every 5 from number 1 on; skip the first layers and the last
-    double layer = 0;
-    for (int kind = 0; kind < 5; ++kind) {
-        double sum[9] = {};
-        int n = 0;
-        for (int i = 20 + kind; i < 120; i += 5)
-            for (int b = 0; b < 132; ++b) {
-                const long long* x = &t[(b * timeline_steps + i) * 8];
-                const long long before = t[(b * timeline_steps + i - 1) * 8 + 6];
-                const bool linear = x[0] > before && x[3] > before;
-                sum[0] += linear ? x[0] - before : 0;
-                sum[1] += linear ? x[1] - x[0] : x[1] - before;
-                sum[2] += x[2] - x[1];
-                sum[3] += linear ? x[3] - x[2] : 0;
-                sum[4] += linear ? x[4] - x[3] : x[4] - x[2];
-                sum[5] += linear ? x[7] : 0;
-                sum[6] += linear ? x[5] - x[4] : 0;
-                sum[7] += linear ? x[6] - x[5] : x[6] - x[4];
-                sum[8] += x[6] - before;
-                ++n;
-            }
-        for (double v : sum) std::printf("%14.0f", v / n);
-        std::printf("\n");
-        layer += sum[8] / n;
-    }
-    double producer = 0, whole = 0;
-    for (int b = 0; b < 132; ++b) producer += p[2 * b], whole += p[2 * b + 1];
-    std::printf("clocks a layer %.0f; producer waits %.0f of %.0f\n", layer, producer / 132, whole / 132);
-    for (int b = 0; b < 132; b += 33) {
-        std::printf("block %d from 40:", b);
-        for (int i = 40; i < 45; ++i) {
-            std::printf(" |");
-            for (int k = 0; k < 7; ++k) std::printf(" %lld", t[(b * timeline_steps + i) * 8 + k] - t[(b * timeline_steps + 39) * 8 + 6]);
-        }
-        std::printf("\n");
-    }
-}
-#endif
 
 void launch_persistent(const DeviceTraits& traits, cudaStream_t stream, StepView step, const PersistentArguments& a) {
     const void* kernel = reinterpret_cast<const void*>(persistent::run_program);

@@ -14,7 +14,8 @@ constexpr int worker_warps = 15;  // of a block; one more copies weights, and 16
 constexpr int warp_stages = 2, chunk_stages = warp_stages * worker_warps;  // that are copied together
 constexpr int most_block_tiles = 16;                                       // of a stream
 // Of a linear's input, which passes through registers: four columns of a thread are a quad.
-constexpr int quad_columns = 4 * 32 * worker_warps, few_quads = 3, several_quads = 6, most_quads = 8, most_normed_quads = 5;
+constexpr int quad_columns = 4 * 32 * worker_warps, few_quads = 3, several_quads = 6, most_quads = 8,
+              most_normed_quads = 5;
 
 // Weights of a linear, or of a part of one that has too many tiles.
 struct WeightStream {
@@ -94,9 +95,6 @@ struct PersistentArguments {
     int count;
     PersistentShared shared;
 };
-#ifdef QUANT_TIMELINE
-void dump_timeline();
-#endif
 void launch_persistent(const DeviceTraits& traits, cudaStream_t stream, StepView step, const PersistentArguments& a);
 
 }  // namespace cuda

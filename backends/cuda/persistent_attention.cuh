@@ -73,7 +73,6 @@ __device__ __forceinline__ void attend(StepView step, int instruction, int item,
         while (!has_come(v));
         *reinterpret_cast<float4*>(row + i * 4) = make_float4(v[0], v[1], v[2], v[3]);
     }
-    MARK(2);
     synchronize();
     for (int i = thread; i < H * DIM / 2; i += threads) {
         const int h = i / (DIM / 2), number = i % (DIM / 2);

@@ -98,7 +98,6 @@ __device__ inline void load_values(const LinearArguments& a, bool awaits, float 
 #pragma unroll
             for (int k = 0; k < quads; ++k) complete = complete && has_come(v[k]);
     } while (!complete);
-    MARK(2);
     if (!normed) return;
     float sum = 0;
 #pragma unroll
@@ -294,20 +293,11 @@ struct Multiply {
         const uint32_t my_x = shared_address(activations()) + t * 8 * element;
         const uint32_t sums = shared_address(activation_sums());
         uint32_t* segment = segments() + warp * 16 + g;
-#ifdef QUANT_TIMELINE
-        long long waited = 0;
-#endif
         Multiply m;
         m.clear();
         int tile = 0, stage = warp * warp_stages;  // of the warp's first in the chunk
         for (int left = tiles * stages; left > 0; left -= chunk_stages, stage += chunk_stages) {
-#ifdef QUANT_TIMELINE
-            const long long t0 = clock64();
-#endif
             wgmma::barrier_wait(slots.full + 8 * place.slot, place.parity);
-#ifdef QUANT_TIMELINE
-            waited += clock64() - t0;
-#endif
             const uint32_t slot = slots.slots + place.slot * slots.bytes;
             StageLoad loads[warp_stages];
 #pragma unroll
@@ -362,9 +352,6 @@ struct Multiply {
             }
         }
         if (t == 0 && tile < tiles) m.store(segment + tile * workers * 16);
-#ifdef QUANT_TIMELINE
-        if (thread == 0) timeline[(blockIdx.x * timeline_steps + timeline_at) * 8 + 7] = waited;
-#endif
         return place;
     }
 };

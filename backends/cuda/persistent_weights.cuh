@@ -20,17 +20,6 @@ __device__ inline int thread_number() {
     return number;
 }
 
-#ifdef QUANT_TIMELINE
-constexpr int timeline_steps = 420;
-__device__ long long timeline[132 * timeline_steps * 8];
-__device__ long long timeline_producer[132 * 2];
-__shared__ int timeline_at;
-__shared__ long long timeline_wait;
-#define MARK(k) do { if (thread_number() == 0) persistent::timeline[(blockIdx.x * persistent::timeline_steps + persistent::timeline_at) * 8 + k] = clock64(); } while (0)
-#else
-#define MARK(k)
-#endif
-
 // Of the workers.
 __device__ inline void synchronize() {
     asm volatile("bar.sync 1, %0;" ::"n"(threads) : "memory");
@@ -135,10 +124,6 @@ __device__ inline void stream_weights() {
     const uint64_t policy = read_once();
     int slot = 0;
     uint32_t parity = 1;  // all slots are empty
-#ifdef QUANT_TIMELINE
-    long long waited = 0;
-    const long long begin = clock64();
-#endif
     for (int n = 0; n < streams; ++n) {
         const WeightStream w = stream(n);
         const BlockTiles tiles(w);
@@ -147,13 +132,7 @@ __device__ inline void stream_weights() {
         for (int left = tiles.count * w.stages; left > 0; left -= chunk_stages) {
             const uint32_t full = s.full + 8 * slot, to = s.slots + slot * s.bytes;
             const int stages = min(left, chunk_stages);
-#ifdef QUANT_TIMELINE
-            const long long t0 = clock64();
-#endif
             wgmma::barrier_wait(s.empty + 8 * slot, parity);
-#ifdef QUANT_TIMELINE
-            waited += clock64() - t0;
-#endif
             for (int at = 0; at < stages;) {
                 const int piece = min(stages - at, w.stages - stage);
                 const int group = group_of(w, stage);
@@ -179,10 +158,6 @@ __device__ inline void stream_weights() {
             }
         }
     }
-#ifdef QUANT_TIMELINE
-    timeline_producer[2 * blockIdx.x] = waited;
-    timeline_producer[2 * blockIdx.x + 1] = clock64() - begin;
-#endif
 }
 
 // A worker's place in the stream.
