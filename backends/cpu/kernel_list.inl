@@ -4,6 +4,7 @@ const CpuKernels QUANT_KERNELS = {
     lanes,
     row_tile,
     weight_tiles,
+    code_streams,
     direct_rows,
     block_cols * sizeof(float),
     code_bias,

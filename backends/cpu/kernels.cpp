@@ -78,21 +78,23 @@ int weight_tiles_of(const Weight& w, int lanes) {
 
 // How a linear's weight tiles are cut into items of work. With many rows an item is what stays in the cache while the
 // rows pass by, less if that leaves threads without work. With few, reading the weights is all there is to do, and
-// memory is read fastest in long runs: each thread's share is one run, in pieces of 4, 2, 1 and 1 eighths, so that all
-// end at about the same time. Consecutive items belong to different threads.
+// memory is read fastest in long runs: each thread's share is one run, in pieces of about 4, 2, 1 and 1 eighths, so
+// that all end at about the same time. Consecutive items belong to different threads.
 struct WeightItems {
-    int tiles, each, shares = 1, pieces = 1;  // each: tiles in a piece, or in an eighth of a share
+    int tiles, each, unit, shares = 1, pieces = 1;  // each: tiles in a piece or, of runs, in a share
     bool runs;
 
     WeightItems(const CpuKernels& k, const LinearKernel& linear, const TileShape& shape, int tiles, int rows,
                 int threads)
-        : tiles(tiles), each(k.weight_tiles), runs(rows <= 2 * k.row_tile) {
+        : tiles(tiles),
+          each(k.weight_tiles),
+          unit(rows == 1 ? std::max(k.code_streams, k.weight_tiles) : k.weight_tiles),
+          runs(rows <= 2 * k.row_tile) {
         if (runs) {
             constexpr size_t least_bytes = 64 << 10;  // of a share
             const size_t most_shares = static_cast<size_t>(tiles) * shape.tile_bytes / least_bytes;
             shares = static_cast<int>(std::max<size_t>(1, std::min<size_t>(threads, most_shares)));
-            const int eighths = 8 * shares * each;
-            each *= (tiles + eighths - 1) / eighths;
+            each = (tiles + shares * each - 1) / (shares * each) * each;
             pieces = 4;
         } else {
             constexpr int least_items = 8;  // of a thread
@@ -102,13 +104,16 @@ struct WeightItems {
         }
     }
     int count() const { return shares * pieces; }
-    int first(int item) const {
-        constexpr int starts[] = {0, 4, 6, 7};
-        return runs ? (item % shares * 8 + starts[item / shares]) * each : item * each;
-    }
+    int first(int item) const { return runs ? item % shares * each + start(item / shares) : item * each; }
     int size(int item) const {  // <= 0: empty
-        constexpr int sizes[] = {4, 2, 1, 1};
-        return std::min(runs ? sizes[item / shares] * each : each, tiles - first(item));
+        const int piece = item / shares;
+        return std::min(runs ? start(piece + 1) - start(piece) : each, tiles - first(item));
+    }
+
+  private:
+    int start(int piece) const {  // of a share
+        constexpr int eighths[] = {0, 4, 6, 7, 8};
+        return piece == pieces ? each : each * eighths[piece] / 8 / unit * unit;
     }
 };
 

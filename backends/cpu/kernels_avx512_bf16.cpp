@@ -12,6 +12,7 @@ namespace {
 //
 #include "backends/cpu/simd_avx512_bf16.h"
 constexpr int row_tile = 6, weight_tiles = 2;  // as for AVX-512
+constexpr int code_streams = 8, float_streams = 4;
 // In this order: each uses what is above it.
 #include "backends/cpu/codes.inl"
 //

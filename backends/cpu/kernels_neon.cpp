@@ -63,6 +63,7 @@ constexpr int row_tile = 4, weight_tiles = 1;  // 16 registers of sums in 16 bit
 #else
 constexpr int row_tile = 2, weight_tiles = 1;
 #endif
+constexpr int code_streams = 1, float_streams = 1;
 constexpr bool direct_rows = true;
 // In this order: each uses what is above it.
 #include "backends/cpu/codes.inl"

@@ -26,6 +26,7 @@ struct Simd : Neon {
 };
 
 constexpr int row_tile = 6, weight_tiles = 1;  // 12 integer sums, 12 float sums, 6 activations, 2 weights: 32 registers
+constexpr int code_streams = 1, float_streams = 1;
 constexpr bool direct_rows = true;
 // In this order: each uses what is above it.
 #include "backends/cpu/codes.inl"

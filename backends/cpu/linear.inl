@@ -1,5 +1,6 @@
 // What all linears share: which tiles of a weight and rows of activations meet, and where the results go. Included
-// inside an unnamed namespace after codes.inl; the including file defines row_tile and weight_tiles.
+// inside an unnamed namespace after codes.inl; the including file defines row_tile, weight_tiles, and
+// for one row code_streams and float_streams.
 
 constexpr size_t cached_weights = 192 << 10;  // bytes of weights that are multiplied with all rows, of a small L2
 
@@ -26,8 +27,19 @@ QUANT_INLINE LinearOutput output_before(LinearOutput out, int end) {
     return out;
 }
 
+// One row of activations is multiplied with T tiles of weights side by side: a processor reads several streams from
+// memory faster than one, and they share what is loaded of the row. f(first tile, pointers to T tiles).
+template <int T, class F>
+QUANT_INLINE void for_streams(const LinearWeights& weights, int first, int end, F f) {
+    for (int i = first; i < end; i += T) {
+        const uint8_t* tiles[T];
+        for (int j = 0; j < T; ++j) tiles[j] = tile_or_last(weights, i + j, end);
+        f(i, tiles);
+    }
+}
+
 // The processor's own prefetching ends with every page; where products are slower than memory it is best left alone.
-constexpr size_t prefetch_distance = 1024;
+constexpr size_t prefetch_distance = code_streams > 1 ? 512 : 1024;
 QUANT_INLINE void prefetch_ahead(const uint8_t* p, size_t bytes) {
     for (size_t i = 0; Simd::prefetch_rows && i < bytes; i += 64) Simd::prefetch(p + prefetch_distance + i);
 }

@@ -43,19 +43,27 @@ QUANT_INLINE Float decode_pair(const uint8_t* block) {
 }
 
 template <Element E>
-Float multiply_row_pairs(const TileShape& t, const uint8_t* tile, const float* x) {
-    TileReader reader(t, tile, 0);
-    Float y = Simd::set(0);
+void multiply_row_pairs(const TileShape& t, const uint8_t* const* tiles, const float* x, Float* y) {
+    constexpr int T = float_streams;
+    RowReaders readers(t, tiles);
+    for (int i = 0; i < T; ++i) y[i] = Simd::set(0);
     for (int b = 0; b < t.blocks; ++b, x += pair_words) {
-        const uint8_t* block = reader.next();
-        prefetch_ahead(block, t.block_bytes);
-        Float sum = Simd::set(0);
+        const uint8_t* blocks[T];
+        Float sum[T];
+        for (int i = 0; i < T; ++i) {
+            blocks[i] = readers.stream[i].next();
+            prefetch_ahead(blocks[i], t.block_bytes);
+            sum[i] = Simd::set(0);
+        }
         unrolled<pair_words>([&](auto p) QUANT_INLINE_LAMBDA {
-            sum = Pairs::multiply_add(decode_pair<E, decltype(p)::value>(block), Simd::set(x[p]), sum);
+            const Float pair = Simd::set(x[p]);
+            QUANT_UNROLL
+            for (int i = 0; i < T; ++i)
+                sum[i] = Pairs::multiply_add(decode_pair<E, decltype(p)::value>(blocks[i]), pair, sum[i]);
         });
-        y = Simd::fma(sum, reader.groups[0].scale, y);
+        QUANT_UNROLL
+        for (int i = 0; i < T; ++i) y[i] = Simd::fma(sum[i], readers.stream[i].groups[0].scale, y[i]);
     }
-    return y;
 }
 
 // For each block its scales [lanes] and pairs [pair][lanes].

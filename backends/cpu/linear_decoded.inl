@@ -13,8 +13,20 @@
 constexpr int chain = 16;  // words
 
 struct FloatFunctions {
-    Float (*multiply_row)(const TileShape&, const uint8_t* tile, const float* x);  // null without straight_rows
+    // float_streams tiles, as many results; null without straight_rows
+    void (*multiply_row)(const TileShape&, const uint8_t* const* tiles, const float* x, Float* y);
     void (*decode_blocks)(const TileShape&, const uint8_t* tile, int first, int count, float* to);
+};
+
+struct RowReaders {
+    TileReader stream[float_streams];
+    RowReaders(const TileShape& t, const uint8_t* const* tiles)
+        : RowReaders(t, tiles, std::make_integer_sequence<int, float_streams>{}) {}
+
+  private:
+    template <int... I>
+    RowReaders(const TileShape& t, const uint8_t* const* tiles, std::integer_sequence<int, I...>)
+        : stream{{t, tiles[I], 0}...} {}
 };
 
 constexpr int chunk_blocks = 8;     // decoded at a time
@@ -101,8 +113,11 @@ void linear_decoded(const LinearWeights& weights, const LinearInput& in, const L
     const LinearOutput out = output_before(all, end);
     if (in.rows == 1 && Product::straight_rows) {
         const float* x = reinterpret_cast<const float*>(in.activations);
-        for (int i = first_tile; i < end; ++i)
-            store_output(out, 0, i, scale_row(in, 0, functions.multiply_row(t, tile_or_last(weights, i, end), x)));
+        for_streams<float_streams>(weights, first_tile, end, [&](int i, const uint8_t* const* tiles) {
+            Float y[float_streams];
+            functions.multiply_row(t, tiles, x, y);
+            for (int j = 0; j < float_streams; ++j) store_output(out, 0, i + j, scale_row(in, 0, y[j]));
+        });
         return;
     }
     const RowTiles rows = row_tiles(in.rows, row_tile);

@@ -47,26 +47,35 @@ QUANT_INLINE Float decode_column(const uint8_t* block, const GroupDecode& g) {
 // ---- One row -----------------------------------------------------------------------------------------------------
 
 template <Element E>
-Float multiply_row_float(const TileShape& t, const uint8_t* tile, const float* x) {
-    TileReader reader(t, tile, 0);
-    Float y = Simd::set(0);
+void multiply_row_float(const TileShape& t, const uint8_t* const* tiles, const float* x, Float* y) {
+    constexpr int T = float_streams;
+    RowReaders readers(t, tiles);
+    for (int i = 0; i < T; ++i) y[i] = Simd::set(0);
     for (int64_t left = t.cols; left > 0; left -= block_cols, x += block_cols) {
-        const uint8_t* block = reader.next();
-        prefetch_ahead(block, t.block_bytes);
         const float* a = x;
         float last[block_cols] = {};
         if (left < block_cols) {
             std::memcpy(last, x, static_cast<size_t>(left) * sizeof(float));
             a = last;
         }
-        Float sum[2] = {Simd::set(0), Simd::set(0)};
+        const uint8_t* blocks[T];
+        for (int i = 0; i < T; ++i) {
+            blocks[i] = readers.stream[i].next();
+            prefetch_ahead(blocks[i], t.block_bytes);
+        }
+        Float sum[T][2];
+        for (int i = 0; i < T; ++i) sum[i][0] = sum[i][1] = Simd::set(0);
         unrolled<block_cols>([&](auto k) QUANT_INLINE_LAMBDA {
-            const Float w = decode_column<E, decltype(k)::value>(block, reader.groups[k / chain]);
-            sum[k / chain] = Simd::fma(w, Simd::set(a[k]), sum[k / chain]);
+            const Float column = Simd::set(a[k]);
+            QUANT_UNROLL
+            for (int i = 0; i < T; ++i) {
+                const Float w = decode_column<E, decltype(k)::value>(blocks[i], readers.stream[i].groups[k / chain]);
+                sum[i][k / chain] = Simd::fma(w, column, sum[i][k / chain]);
+            }
         });
-        y = Simd::add(Simd::add(y, sum[0]), sum[1]);
+        QUANT_UNROLL
+        for (int i = 0; i < T; ++i) y[i] = Simd::add(Simd::add(y[i], sum[i][0]), sum[i][1]);
     }
-    return y;
 }
 
 // ---- Several rows ------------------------------------------------------------------------------------------------

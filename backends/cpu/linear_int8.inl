@@ -195,54 +195,78 @@ QUANT_INLINE void dot(Int (&sum)[T][C], Codes codes, const uint8_t* x) {
 // ---- One row: straight from the packed tiles ---------------------------------------------------------------------
 
 template <int Bits, Groups G>
-Float multiply_row(const TileShape& t, const uint8_t* tile, const uint8_t* x) {
+QUANT_NOINLINE void multiply_row(const TileShape& t, const uint8_t* const* tiles, const uint8_t* x,
+                                 const LinearOutput& out, int64_t first_tile) {
+    constexpr int T = code_streams;
     constexpr size_t block_bytes = Bits * step_bytes;
-    Float y = Simd::set(0);
+    Float y[T];
+    QUANT_UNROLL
+    for (int i = 0; i < T; ++i) y[i] = Simd::set(0);
     const bool offsets = has_offsets(t), zero_points = t.header == HeaderKind::integer;
-    const uint8_t* panel = tile;
+    size_t panel = 0;
     for (int left = t.blocks; left > 0; panel += t.panel_bytes) {
-        const uint8_t* block = panel + t.header_bytes;
-        prefetch_ahead(panel, t.header_bytes);
+        size_t block = panel + t.header_bytes;
+        QUANT_UNROLL
+        for (int i = 0; i < T; ++i) prefetch_ahead(tiles[i] + panel, t.header_bytes);
         for (int g = 0; g < t.panel_groups && left > 0; ++g) {
             if constexpr (G == Groups::of_16) {
                 const Float scale = Simd::set(load_scalar(x + 32));
                 QUANT_UNROLL
                 for (int h = 0; h < 2; ++h) {
-                    Int sum[1][1] = {{Simd::set_int(load_scalar_int(x + 36 + 4 * h))}};
-                    dot<Bits, 1, 1, 4>(
+                    Int sum[T][1];
+                    QUANT_UNROLL
+                    for (int i = 0; i < T; ++i) sum[i][0] = Simd::set_int(load_scalar_int(x + 36 + 4 * h));
+                    dot<Bits, T, 1, 4>(
                         sum,
-                        [&](int, auto s) QUANT_INLINE_LAMBDA {
+                        [&](int i, auto s) QUANT_INLINE_LAMBDA {
                             constexpr int step = decltype(s)::value;
-                            return h == 0 ? load_dot_step<Bits, step>(block) : load_dot_step<Bits, step + 4>(block);
+                            return h == 0 ? load_dot_step<Bits, step>(tiles[i] + block)
+                                          : load_dot_step<Bits, step + 4>(tiles[i] + block);
                         },
                         x + 16 * h);
-                    y = Simd::fma(Simd::mul(Simd::to_float(sum[0][0]), scale), load_scale(t, panel, g + h).scale, y);
+                    QUANT_UNROLL
+                    for (int i = 0; i < T; ++i)
+                        y[i] = Simd::fma(Simd::mul(Simd::to_float(sum[i][0]), scale),
+                                         load_scale(t, tiles[i] + panel, g + h).scale, y[i]);
                 }
-                prefetch_ahead(block, block_bytes);
+                QUANT_UNROLL
+                for (int i = 0; i < T; ++i) prefetch_ahead(tiles[i] + block, block_bytes);
                 block += block_bytes, x += int8_block_bytes, --left, ++g;
             } else {
-                Float sum = Simd::set(0), activations = Simd::set(0);
+                Float sum[T], activations = Simd::set(0);
+                QUANT_UNROLL
+                for (int i = 0; i < T; ++i) sum[i] = Simd::set(0);
                 for (int b = 0; b < (G == Groups::of_32 ? 1 : t.group_halves / 2) && left > 0; ++b, --left) {
-                    Int integer[1][1] = {{Simd::set_int(load_scalar_int(x + 36))}};
-                    dot<Bits, 1, 1, 8>(
+                    Int integer[T][1];
+                    QUANT_UNROLL
+                    for (int i = 0; i < T; ++i) integer[i][0] = Simd::set_int(load_scalar_int(x + 36));
+                    dot<Bits, T, 1, 8>(
                         integer,
-                        [&](int, auto s) QUANT_INLINE_LAMBDA { return load_dot_step<Bits, decltype(s)::value>(block); },
+                        [&](int i, auto s)
+                            QUANT_INLINE_LAMBDA { return load_dot_step<Bits, decltype(s)::value>(tiles[i] + block); },
                         x);
-                    sum = Simd::fma(Simd::to_float(integer[0][0]), Simd::set(load_scalar(x + 32)), sum);
-                    prefetch_ahead(block, block_bytes);
+                    const Float scale = Simd::set(load_scalar(x + 32));
+                    QUANT_UNROLL
+                    for (int i = 0; i < T; ++i) {
+                        sum[i] = Simd::fma(Simd::to_float(integer[i][0]), scale, sum[i]);
+                        prefetch_ahead(tiles[i] + block, block_bytes);
+                    }
                     activations = Simd::set(load_scalar(x + 44));
                     block += block_bytes, x += int8_block_bytes;
                 }
-                GroupScale group = load_scale(t, panel, g);
-                y = Simd::fma(sum, group.scale, y);
-                if (offsets) {
-                    if (zero_points) group.offset = Simd::mul(Simd::sub(Simd::set(0), group.offset), group.scale);
-                    y = Simd::fma(activations, group.offset, y);
+                QUANT_UNROLL
+                for (int i = 0; i < T; ++i) {
+                    GroupScale group = load_scale(t, tiles[i] + panel, g);
+                    y[i] = Simd::fma(sum[i], group.scale, y[i]);
+                    if (offsets) {
+                        if (zero_points) group.offset = Simd::mul(Simd::sub(Simd::set(0), group.offset), group.scale);
+                        y[i] = Simd::fma(activations, group.offset, y[i]);
+                    }
                 }
             }
         }
     }
-    return y;
+    for (int i = 0; i < T; ++i) store_output(out, 0, first_tile + i, y[i]);
 }
 
 // ---- Several rows: scales, and codes of fewer than 8 bits, expanded first ----------------------------------------
@@ -411,7 +435,8 @@ QUANT_NOINLINE void multiply(const TileShape& t, const ExpandedTile* w, const ui
 
 // What differs between weights: how their codes are read, and how sums are kept.
 struct Int8Functions {
-    Float (*multiply_row)(const TileShape&, const uint8_t* tile, const uint8_t* x);
+    void (*multiply_row)(const TileShape&, const uint8_t* const* tiles, const uint8_t* x, const LinearOutput&,
+                         int64_t first_tile);
     void (*expand)(const TileShape&, const uint8_t* tile, uint8_t* scratch, ExpandedTile* to);
     using Multiply = void (*)(const TileShape&, const ExpandedTile* tiles, const uint8_t* x, const LinearOutput&,
                               int first_row, int64_t first_tile, NextWeights next);
@@ -465,8 +490,9 @@ void linear_int8(const LinearWeights& weights, const LinearInput& in, const Line
     const int end = first_tile + tiles;
     const LinearOutput out = output_before(all, end);
     if (in.rows == 1 && direct_rows) {
-        for (int i = first_tile; i < end; ++i)
-            store_output(out, 0, i, functions.multiply_row(t, tile_or_last(weights, i, end), in.activations));
+        for_streams<code_streams>(weights, first_tile, end, [&](int i, const uint8_t* const* w) {
+            functions.multiply_row(t, w, in.activations, out, i);
+        });
         return;
     }
     const RowTiles rows = row_tiles(in.rows, row_tile);
@@ -507,6 +533,9 @@ QUANT_NOINLINE void multiply_s8(const TileShape& t, const uint8_t* const* tiles,
             sum, [&](int i, int s) QUANT_INLINE_LAMBDA { return Simd::load_bytes(codes[i] + block + s * step_bytes); },
             x);
         next.fetch(1);
+        if constexpr (C == 1) {
+            for (int i = 0; i < T; ++i) prefetch_ahead(codes[i] + block, steps_per_block * step_bytes);
+        }
     }
     unpair_sums<8>(sum);
     for (int i = 0; i < T; ++i) {
@@ -521,10 +550,9 @@ void linear_s8(const LinearWeights& weights, const LinearInput& in, const Linear
     const int end = first_tile + tiles;
     const LinearOutput out = output_before(all, end);
     if (in.rows == 1) {
-        for (int i = first_tile; i < end; ++i) {
-            const uint8_t* tile = tile_or_last(weights, i, end);
-            multiply_s8<1, 1>(t, &tile, in.activations, in.row_scales, out, 0, i, {nullptr, 0});
-        }
+        for_streams<code_streams>(weights, first_tile, end, [&](int i, const uint8_t* const* w) {
+            multiply_s8<code_streams, 1>(t, w, in.activations, in.row_scales, out, 0, i, {nullptr, 0});
+        });
         return;
     }
     const RowTiles rows = row_tiles(in.rows, row_tile);
