@@ -18,16 +18,11 @@ if(NOT CMAKE_CUDA_COMPILER OR NOT CUDAToolkit_FOUND)
 endif()
 enable_language(CUDA)
 
-option(QUANT_CUDA_PERSISTENT "Experimental: decode 4 bit weights on Hopper with one persistent kernel" OFF)
-
 file(GLOB QUANT_CUDA_SOURCES CONFIGURE_DEPENDS backends/cuda/*.cpp backends/cuda/*.cu)
 target_sources(quant PRIVATE ${QUANT_CUDA_SOURCES})
 target_compile_definitions(quant PRIVATE QUANT_WITH_CUDA)
 if("90a" IN_LIST QUANT_CUDA_ARCHITECTURES)
   target_compile_definitions(quant PRIVATE QUANT_CUDA_90A)  # Hopper's own products
-endif()
-if(QUANT_CUDA_PERSISTENT)
-  target_compile_definitions(quant PRIVATE QUANT_CUDA_PERSISTENT)
 endif()
 # Results must not depend on the compiler: a kernel that wants a fused multiply-add says so.
 set(QUANT_CUDA_OPTIONS -fmad=false)

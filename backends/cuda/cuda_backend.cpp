@@ -459,8 +459,6 @@ std::unique_ptr<Backend> create_device(const DeviceInfo& device, const DeviceSer
     traits.overlapped_launch = major >= 9;
 #ifdef QUANT_CUDA_90A
     traits.wgmma = traits.architecture == 90;
-#endif
-#ifdef QUANT_CUDA_PERSISTENT
     traits.persistent = traits.architecture == 90;
 #endif
     return std::make_unique<CudaBackend>(device.name, traits, services.exact);

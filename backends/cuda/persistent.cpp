@@ -374,25 +374,16 @@ class Compiler {
     size_t used_ = 0;
 };
 
-// Wide weights take so long to read that separate kernels are as fast; this one pays where most are of 4 bits.
-bool pays(const std::vector<Bound>& nodes) {
-    size_t bytes = 0, narrow = 0;
-    bool attends = false;
-    for (const Bound& b : nodes) {
-        attends = attends || b.node.op == Op::attention;
-        if (b.node.op != Op::linear && b.node.op != Op::linear_add) continue;
-        const Weight& w = *b.node.weight;
-        bytes += w.data.bytes;
-        if (w.format.element == Element::u4 && b.in[0].type == ValueType::f32) narrow += w.data.bytes;
-    }
-    return attends && 2 * narrow > bytes;
+// A whole network's step, not a part of one.
+bool attends(const std::vector<Bound>& nodes) {
+    return std::any_of(nodes.begin(), nodes.end(), [](const Bound& b) { return b.node.op == Op::attention; });
 }
 
 }  // namespace
 
 bool persistent_program(const std::vector<Bound>& nodes, const DeviceTraits& traits, int max_rows, uint8_t* memory,
                         PersistentProgram* program) {
-    if (max_rows != 1 || !traits.persistent || !pays(nodes)) return false;
+    if (max_rows != 1 || !traits.persistent || !attends(nodes)) return false;
     try {
         Compiler(nodes, traits, memory, *program).compile();
     } catch (const Unsupported&) {
