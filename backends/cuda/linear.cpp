@@ -140,18 +140,22 @@ void emit_many(Recorder& recorder, const Bound& b, LinearArguments a, ManyMode m
     const int columns = mode >= ManyMode::integer ? 128 : 64;
     const int64_t chunks = many_chunks(w.cols, columns);
     const int blocks = (recorder.max_rows + k.tokens - 1) / k.tokens;
-    const size_t bytes = static_cast<size_t>(blocks) * chunks * k.tokens * 128;
-    uint8_t* memory = recorder.workspace(bytes + blocks * k.tokens * sizeof(float));
+    const LinearKernel lay_out = token_kernel(w.format.element, mode);
+    const size_t bytes = lay_out ? static_cast<size_t>(blocks) * chunks * k.tokens * 128 : 0;
+    uint8_t* memory = recorder.workspace(lay_out ? bytes + blocks * k.tokens * sizeof(float) : 0);
     if (!recorder.launching()) return;
-    a.tokens = memory;
-    a.x_rows = k.tokens;
-    if (mode == ManyMode::codes && a.has_offsets) a.token_sums = reinterpret_cast<float*>(memory + bytes);
-    recorder.launch(token_kernel(w.format.element, mode), dim3(recorder.max_rows), dim3(256), 0, recorder.view(), a);
-
-    a.cluster = blocks > 1 ? 2 : 1;
     constexpr int row = 128;  // bytes
     ManyMaps maps;
-    maps.tokens = map_tiles(a.tokens, k.tokens, blocks * chunks, int64_t{k.tokens} * row, k.tokens, 1);
+    if (lay_out) {
+        a.tokens = memory;
+        a.x_rows = k.tokens;
+        if (mode == ManyMode::codes && a.has_offsets) a.token_sums = reinterpret_cast<float*>(memory + bytes);
+        recorder.launch(lay_out, dim3(recorder.max_rows), dim3(256), 0, recorder.view(), a);
+        maps.tokens = map_tiles(a.tokens, k.tokens, blocks * chunks, int64_t{k.tokens} * row, k.tokens, 1);
+    } else {
+        maps.tokens = map_rows(a.in, a.in_stride, recorder.max_rows, k.tokens);
+    }
+    a.cluster = blocks > 1 ? 2 : 1;
     maps.weights = map_tiles(a.tiles, a.parameters_at / row, a.tile_count, a.tile_bytes, k.code_bytes / row,
                              many_tiles / a.cluster);
     const int64_t clusters = (blocks + a.cluster - 1) / a.cluster * weight_blocks;

@@ -100,8 +100,8 @@ bool has_tokens_laid_out(const DeviceTraits& traits, int max_rows, const Bound& 
 // of 256 columns added in float32; e4m3_groups: of 128, scaled.
 enum class ManyMode { none = -1, codes, promoted, scaled, integer, e4m3, e4m3_groups };  // none: linear_rows.cuh
 
-// Where those kernels find the activations as token_kernel lays them out, tiles of a chunk of columns of `tokens`
-// tokens, and the codes of the weight tiles.
+// Where those kernels find the activations, as token_kernel lays them out, tiles of a chunk of columns of `tokens`
+// tokens, or in their own rows, and the codes of the weight tiles.
 struct ManyMaps {
     CUtensorMap tokens, weights;
 };
@@ -113,7 +113,8 @@ struct ManyKernel {
 };
 // wide: tiles of 256 tokens.
 ManyKernel many_kernel(Element element, ManyMode mode, bool wide);
-// Kernel that lays activations out for a mode; bf16 and the order of columns follow from the weights.
+// Kernel that lays activations out for a mode; bf16 and the order of columns follow from the weights. Null: their own
+// rows are as the products want them.
 LinearKernel token_kernel(Element element, ManyMode mode);
 
 }  // namespace cuda

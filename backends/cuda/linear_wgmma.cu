@@ -94,27 +94,23 @@ __global__ void __launch_bounds__(256) lay_out_halves(StepView step, LinearArgum
     }
 }
 
-template <FragmentKind kind>
+// Of 4-bit codes.
 __global__ void __launch_bounds__(256) lay_out_bytes(StepView step, LinearArguments a) {
     allow_next();
     wait_for_previous();
     const int token = blockIdx.x;
     if (token >= step.rows(a.outputs)) return;
     const int64_t chunks = many_chunks(a.cols, chunk_bytes);
-    const uint8_t* x = a.in + token * a.in_stride;                             // padded with zeros to a multiple of 64
+    const uint8_t* x = a.in + token * a.in_stride;
     for (int64_t half = threadIdx.x; half < chunks * 8; half += blockDim.x) {  // of a block of 32 columns
         uint4 v = make_uint4(0, 0, 0, 0);
-        if (kind == FragmentKind::bits8) {  // in their own order
-            if (half * 16 < a.cols) v = *reinterpret_cast<const uint4*>(x + half * 16);
-        } else {
-            // Place 4 t + j is lane t's j-th byte of this half (see Codec4::bytes).
-            uint8_t* out = reinterpret_cast<uint8_t*>(&v);
+        // Place 4 t + j is lane t's j-th byte of this half (see Codec4::bytes).
+        uint8_t* out = reinterpret_cast<uint8_t*>(&v);
 #pragma unroll
-            for (int i = 0; i < 16; ++i) {
-                const int t = i / 4, nibble = 2 * (i % 4) + static_cast<int>(half % 2);
-                const int64_t c = half / 2 * 32 + 8 * t + (nibble < 4 ? 2 * nibble : 2 * (nibble - 4) + 1);
-                out[i] = c < a.cols ? x[c] : uint8_t{0};
-            }
+        for (int i = 0; i < 16; ++i) {
+            const int t = i / 4, nibble = 2 * (i % 4) + static_cast<int>(half % 2);
+            const int64_t c = half / 2 * 32 + 8 * t + (nibble < 4 ? 2 * nibble : 2 * (nibble - 4) + 1);
+            out[i] = c < a.cols ? x[c] : uint8_t{0};
         }
         *reinterpret_cast<uint4*>(octet_place(a, token, chunks, half * 16)) = v;
     }
@@ -127,8 +123,7 @@ using many::Mode;
 
 LinearKernel token_kernel(Element element, ManyMode mode) {
     using namespace many;
-    if (mode >= Mode::integer)
-        return element == Element::u4 ? lay_out_bytes<FragmentKind::bits4> : lay_out_bytes<FragmentKind::bits8>;
+    if (mode >= Mode::integer) return element == Element::u4 ? lay_out_bytes : nullptr;
     switch (element) {
         case Element::f16:
             return lay_out_halves<FragmentKind::bits16, false>;

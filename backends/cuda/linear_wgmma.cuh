@@ -1,8 +1,8 @@
 // Products of many rows on Hopper: the transposed result, weights as the operand in registers, activations in shared
 // memory. Two warpgroups of 64 weight rows each expand their weights while the other's products run; a third copies
-// codes and activations, which a kernel before this one has laid out as the products want them. As many blocks as there
-// are multiprocessors take one tile of the result after another, and the next tile's first chunks are copied while the
-// results of this one are written.
+// codes and activations, bytes from their own rows, others as a kernel before this one has laid them out. As many
+// blocks as there are multiprocessors take one tile of the result after another, and the next tile's first chunks are
+// copied while the results of this one are written.
 #pragma once
 #include "backends/cuda/fragments.cuh"
 #include "backends/cuda/linear.h"
@@ -17,6 +17,11 @@ static_assert(threads == many_threads, "two warpgroups that multiply, one that c
 
 using Mode = ManyMode;
 
+// Bytes that are multiplied in their own order.
+constexpr bool reads_own_rows(FragmentKind kind, Mode mode) {
+    return kind == FragmentKind::bits8 && mode >= Mode::integer;
+}
+
 template <class Codec, Mode mode, int NB>  // tokens in a tile: NB * 128
 struct Kernel {
     static constexpr bool is_e4m3 = mode == Mode::e4m3 || mode == Mode::e4m3_groups;
@@ -24,6 +29,8 @@ struct Kernel {
     static constexpr bool scales_sums = mode == Mode::promoted || mode == Mode::e4m3_groups;
     static constexpr bool promotes = scales_sums || is_e4m3;  // sums to float32, after each wait
     static constexpr int summed = scales_sums ? 1 : 2;        // chunks whose sums are promoted together
+    // Activations are copied from their own rows, not from tiles that a kernel before this one has laid out.
+    static constexpr bool own_rows = reads_own_rows(Codec::kind, mode);
     using Sum = typename std::conditional<mode == Mode::integer, int, float>::type;
     static constexpr int chunk_cols = bytes ? 128 : 64;  // columns of a chunk, 128 bytes of a token
     static constexpr int blocks = chunk_cols / 32;       // of 32 columns
@@ -151,11 +158,14 @@ struct Kernel {
             const int code_row = i * (code_bytes / chunk_bytes);
             wgmma::barrier_wait(ring.empty_barrier(0), ring.parity(0) ^ 1);  // at once in the first turn
             wgmma::barrier_expect(barrier, slot_bytes);
-            wgmma::copy_box(tokens, maps.tokens, 0, place.tokens * chunks + i, barrier);
-            if (a.cluster > 1)
-                wgmma::copy_box(codes, maps.weights, code_row, first_tile, barrier, (1 << a.cluster) - 1);
+            if (own_rows)
+                wgmma::copy_box(tokens, maps.tokens, i * chunk_bytes, place.tokens * NB * 128, 0, barrier);
             else
-                wgmma::copy_box(codes, maps.weights, code_row, first_tile, barrier);
+                wgmma::copy_box(tokens, maps.tokens, 0, 0, place.tokens * chunks + i, barrier);
+            if (a.cluster > 1)
+                wgmma::copy_box(codes, maps.weights, 0, code_row, first_tile, barrier, (1 << a.cluster) - 1);
+            else
+                wgmma::copy_box(codes, maps.weights, 0, code_row, first_tile, barrier);
         }
     }
 

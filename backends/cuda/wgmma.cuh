@@ -106,21 +106,21 @@ __device__ inline void barrier_wait(uint32_t barrier, uint32_t parity) {
         "r"(parity)
         : "memory");
 }
-// The box of `map` from (row, tile) on, whose bytes the barrier counts.
-__device__ inline void copy_box(uint32_t to, const CUtensorMap& map, int row, int tile, uint32_t barrier) {
+// The box of `map` from (byte, row, tile) on, whose bytes the barrier counts.
+__device__ inline void copy_box(uint32_t to, const CUtensorMap& map, int byte, int row, int tile, uint32_t barrier) {
     asm volatile(
         "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], "
         "[%5];" ::"r"(to),
-        "l"(&map), "r"(0), "r"(row), "r"(tile), "r"(barrier)
+        "l"(&map), "r"(byte), "r"(row), "r"(tile), "r"(barrier)
         : "memory");
 }
 // To the same place in each block of the cluster whose bit is set in `blocks`, and to its barrier.
-__device__ inline void copy_box(uint32_t to, const CUtensorMap& map, int row, int tile, uint32_t barrier,
+__device__ inline void copy_box(uint32_t to, const CUtensorMap& map, int byte, int row, int tile, uint32_t barrier,
                                 uint16_t blocks) {
     asm volatile(
         "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
         "[%1, {%2, %3, %4}], [%5], %6;" ::"r"(to),
-        "l"(&map), "r"(0), "r"(row), "r"(tile), "r"(barrier), "h"(blocks)
+        "l"(&map), "r"(byte), "r"(row), "r"(tile), "r"(barrier), "h"(blocks)
         : "memory");
 }
 // All threads of all blocks of the cluster have come here.
