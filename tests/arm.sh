@@ -2,7 +2,7 @@
 # arm.sh ARCHITECTURE BUILD [reduced]: the tests of a cross-compiled build under qemu, once for each feature level of
 # aarch64 or armv7, on a processor that has this level and no more and on the device that it chooses. `reduced`, for
 # continuous integration: what differs from level to level, every row of the device's kernel table, and whole networks
-# on the first level, without the slow tests.
+# on the first level, without the slow tests. The levels of aarch64 do not differ in attention, the slowest of all here.
 set -eu
 architecture=$1 build=$2 extent=${3:-whole}
 case $architecture in
@@ -32,6 +32,7 @@ for level in $levels; do
     if [ $extent = reduced ]; then
         one="[kernels]~[linear]~[slow]" other="[kernels][linear]~[slow]"
         [ $first = no ] || other="$other,[llama]~[slow]"
+        [ $first = yes ] || [ $architecture = armv7 ] || one="$one~[attention]"
     fi
     echo "== $architecture, $QEMU_CPU, $QUANT_DEVICE: $one and $other"
     $emulator "$build/tests/quant_tests" "$one" -d "${DURATIONS:-no}" &

@@ -443,7 +443,7 @@ Textbook textbook_attention(const CacheRig& rig, const Heads& h, const Node& nod
     return book;
 }
 
-TEST_CASE("attention kernels and the reference against the textbook", "[kernels]") {
+TEST_CASE("attention kernels and the reference against the textbook", "[kernels][attention]") {
     Device reference("cpu:reference", 2);
     auto devices = tested_devices();
     Random random(16);
@@ -483,7 +483,7 @@ TEST_CASE("attention kernels and the reference against the textbook", "[kernels]
     fail_if_unexercised(devices, {Op::attention});
 }
 
-TEST_CASE("what is infinite in one sequence's values stays in its rows", "[kernels]") {
+TEST_CASE("what is infinite in one sequence's values stays in its rows", "[kernels][attention]") {
     auto devices = tested_devices();
     Random random(19);
     const float infinity = std::numeric_limits<float>::infinity();
