@@ -55,7 +55,7 @@ std::vector<SmallLlama> shapes() {
 
 }  // namespace
 
-TEST_CASE("float logits equal the float64 network's", "[llama]") {
+TEST_CASE("float logits equal the float64 network's", "[llama][textbook]") {
     TestServices services;
     std::vector<std::string> devices = usable_cpu_devices();
     devices.push_back("loopback:0");
