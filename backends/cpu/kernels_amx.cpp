@@ -12,7 +12,7 @@ namespace {
 //
 #include "backends/cpu/simd_avx512_bf16.h"
 constexpr int row_tile = 16, weight_tiles = 2;  // 4 tiles of sums, 2 of activations, 2 of weights
-constexpr int code_streams = 1, float_streams = 1;
+constexpr int code_streams = 1;
 // In this order: each uses what is above it.
 #include "backends/cpu/codes.inl"
 //

@@ -11,7 +11,7 @@ namespace {
 #define QUANT_AVX_VNNI
 #include "backends/cpu/simd_avx2.h"
 constexpr int row_tile = 6, weight_tiles = 2;  // 12 sums, 2 weights, an activation, of 16 registers
-constexpr int code_streams = 8, float_streams = 4;
+constexpr int code_streams = 8;
 constexpr bool direct_rows = true;
 // In this order: each uses what is above it.
 #include "backends/cpu/codes.inl"

@@ -1,6 +1,6 @@
 // What all linears share: which tiles of a weight and rows of activations meet, and where the results go. Included
-// inside an unnamed namespace after codes.inl; the including file defines row_tile, weight_tiles, and
-// for one row code_streams and float_streams.
+// inside an unnamed namespace after codes.inl; the including file defines row_tile, weight_tiles and
+// code_streams: tiles of integer codes that one row is multiplied with side by side.
 
 constexpr size_t cached_weights = 192 << 10;  // bytes of weights that are multiplied with all rows, of a small L2
 

@@ -1,5 +1,6 @@
 // Products of float activations with weights that are decoded first: several rows share some blocks of decoded weights.
-// Included inside an unnamed namespace after linear.inl. A Product says what is multiplied:
+// Included inside an unnamed namespace after linear.inl; the including file defines float_streams, which is
+// code_streams for these weights. A Product says what is multiplied:
 //
 //     block_words                     32-bit words of a weight row's block of 32 columns, decoded, and of activations
 //     scaled                          decoded weights have a scale of their own for each chain

@@ -222,7 +222,7 @@ class CudaBackend : public Backend {
         plan->stream = stream_;
         Recorder recorder(traits_, stream_, step_, counters_, max_rows);
         PersistentProgram program;
-        const bool chooses = nodes.back().node.op == Op::top_k;  // after what may be one kernel
+        const bool chooses = !nodes.empty() && nodes.back().node.op == Op::top_k;  // after what may be one kernel
         const std::vector<Bound> rest(nodes.begin(), nodes.end() - (chooses ? 1 : 0));
         const bool persistent = persistent_program(rest, traits_, max_rows, nullptr, &program);
         PersistentArguments arguments{};
@@ -459,7 +459,6 @@ std::unique_ptr<Backend> create_device(const DeviceInfo& device, const DeviceSer
     traits.overlapped_launch = major >= 9;
 #ifdef QUANT_CUDA_90A
     traits.wgmma = traits.architecture == 90;
-    traits.persistent = traits.architecture == 90;
 #endif
     return std::make_unique<CudaBackend>(device.name, traits, services.exact);
 }

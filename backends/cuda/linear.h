@@ -32,8 +32,7 @@ struct LinearArguments {
     const RowScale* row_scales;
     const float* norm_gain;  // the input is rmsnorm(in) with this gain; null: it is `in`
     float norm_eps;
-    bool
-        rounds;  // linear_rows.cuh: the input (or its rmsnorm) rounded to codes, a row of at most row_quads of a thread
+    bool rounds;      // linear_rows.cuh: the input, or its rmsnorm, is rounded to codes (can_round_input)
     const float* up;  // the input is silu(in) * up; null: it is `in`
     int64_t up_stride;
     const float* add;  // linear_add

@@ -556,19 +556,25 @@ struct Kernel {
                 a.out[(first_row + row) * a.out_stride + r] = y;
             });
         };
-        const int octets = tiles / unit * NT;
-        for (int i = warp; i < octets; i += warps) {
-            const int tile = i / NT * unit, n = i % NT;
-            Four sums[2] = {};
+        const auto each_octet = [&](bool whole, auto sum_of) {
+            const int octets = tiles / unit * NT;
+            for (int i = warp; i < octets; i += warps) {
+                const int tile = i / NT * unit, n = i % NT;
+                Four sums[2] = {};
 #pragma unroll
-            for (int k = 0; k < 2; ++k) {
-                if (k == unit) break;
-                sums[k] = gather(a, s, first_tiles, all, stages, tile + k, n);
-                each_value(tile + k, n, [&](int j, int row, int64_t r) { scale_row(a, s, r, row, sums[k].v[j]); });
-                if (a.parts > 1) partial[part * part_size + ((tile + k) * NT + n) * 32] = sums[k];
+                for (int k = 0; k < 2; ++k) {
+                    if (k == unit) break;
+                    sums[k] = sum_of(tile + k, n);
+                }
+                if (whole) write(tile, n, sums[0], sums[1]);
             }
-            if (a.parts == 1) write(tile, n, sums[0], sums[1]);
-        }
+        };
+        each_octet(a.parts == 1, [&](int tile, int n) {
+            Four sum = gather(a, s, first_tiles, all, stages, tile, n);
+            each_value(tile, n, [&](int j, int row, int64_t r) { scale_row(a, s, r, row, sum.v[j]); });
+            if (a.parts > 1) partial[part * part_size + (tile * NT + n) * 32] = sum;
+            return sum;
+        });
         if (a.parts == 1) return;
 
         __threadfence();
@@ -581,23 +587,18 @@ struct Kernel {
         __syncthreads();
         if (!arrived_last) return;
         __threadfence();
-        for (int i = warp; i < octets; i += warps) {
-            const int tile = i / NT * unit, n = i % NT;
-            Four sums[2] = {};
-#pragma unroll
-            for (int k = 0; k < 2; ++k) {
-                if (k == unit) break;
+        each_octet(true, [&](int tile, int n) {
+            Four sum = {};
 #pragma unroll 4
-                for (int p = 0; p < a.parts; ++p) {
-                    const uint4 loaded =
-                        __ldcg(reinterpret_cast<const uint4*>(partial + p * part_size + ((tile + k) * NT + n) * 32));
-                    const Four& from = reinterpret_cast<const Four&>(loaded);
+            for (int p = 0; p < a.parts; ++p) {
+                const uint4 loaded =
+                    __ldcg(reinterpret_cast<const uint4*>(partial + p * part_size + (tile * NT + n) * 32));
+                const Four& from = reinterpret_cast<const Four&>(loaded);
 #pragma unroll
-                    for (int j = 0; j < 4; ++j) sums[k].v[j] += from.v[j];
-                }
+                for (int j = 0; j < 4; ++j) sum.v[j] += from.v[j];
             }
-            write(tile, n, sums[0], sums[1]);
-        }
+            return sum;
+        });
     }
 };
 

@@ -383,7 +383,7 @@ bool attends(const std::vector<Bound>& nodes) {
 
 bool persistent_program(const std::vector<Bound>& nodes, const DeviceTraits& traits, int max_rows, uint8_t* memory,
                         PersistentProgram* program) {
-    if (max_rows != 1 || !traits.persistent || !attends(nodes)) return false;
+    if (max_rows != 1 || !traits.wgmma || !attends(nodes)) return false;
     try {
         Compiler(nodes, traits, memory, *program).compile();
     } catch (const Unsupported&) {

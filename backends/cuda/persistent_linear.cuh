@@ -53,23 +53,24 @@ __device__ inline void round_to_codes(float (&v)[quads][4], ValueType type, bool
     float scale;
     int sum = 0;
     if (type == ValueType::s8) {
-        const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
-        scale = largest / 127.0f;
+        const Rounding<ValueType::s8> rounding(largest);
+        scale = rounding.scale;
 #pragma unroll
         for (int k = 0; k < quads; ++k)
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
-                const float rounded = rintf(v[k][i] * inverse);
-                v[k][i] = isnan(rounded) ? 0 : fminf(fmaxf(rounded, -127.0f), 127.0f);
-                sum += static_cast<int>(v[k][i]);
+                const int code = rounding.code(v[k][i]);
+                v[k][i] = static_cast<float>(code);
+                sum += code;
             }
         if (wants_sum) sum = reduce(sum, state().ints, 0, [](int n) { return warp_sum(n); });
     } else {
-        scale = fmaxf(largest / 448.0f, 1.0f / (448.0f * 512.0f));
+        const Rounding<ValueType::e4m3> rounding(largest);
+        scale = rounding.scale;
 #pragma unroll
         for (int k = 0; k < quads; ++k)
 #pragma unroll
-            for (int i = 0; i < 4; ++i) v[k][i] = e4m3_to_f32(f32_to_e4m3(v[k][i] / scale));
+            for (int i = 0; i < 4; ++i) v[k][i] = e4m3_to_f32(static_cast<uint8_t>(rounding.code(v[k][i])));
     }
     if (thread_number() == 0) state().scale = {scale, sum};
 }

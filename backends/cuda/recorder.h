@@ -33,8 +33,7 @@ struct DeviceTraits {
     int architecture = 0;            // 90 = compute capability 9.0
     size_t shared_memory = 0;        // most that one block can have
     bool overlapped_launch = false;  // programmatic dependent launch
-    bool wgmma = false;              // Hopper's own products, and this build has the kernels (sm_90a)
-    bool persistent = false;         // Hopper, and this build may decode with persistent.cu
+    bool wgmma = false;              // Hopper, and this build has its own kernels (sm_90a)
 };
 
 // Throws Error(QUANT_ERR_DEVICE) or std::bad_alloc if `error` is one.
