@@ -122,17 +122,17 @@ struct Codec4 {
             a[1][2 + row] = pair<1>(y);
         }
     }
-    // The same plus `bias`: nibbles in bits 4 to 7 of 64's mantissa.
-    static constexpr float bias = 64;
-    __device__ static void expand_biased(const StageLoad& w, int block, uint32_t (&a)[2][4]) {
-        const auto pair = [](uint32_t x) { return masked_or(x, 0x00f000f0u, 0x54005400u); };
+    // Nibbles where they lie, as subnormal f16: one instruction a pair. Operand i is the codes times subnormal_unit[i],
+    // and its columns are those of halves i and 2 + i of a lane's 8 activations.
+    static constexpr float subnormal_unit_0 = 0x1p-24f, subnormal_unit_1 = 0x1p-20f;
+    __device__ static void expand_subnormal(const StageLoad& w, int block, uint32_t (&a)[2][4]) {
 #pragma unroll
         for (int row = 0; row < 2; ++row) {
-            const uint32_t x = word(w.v[block / 2], block % 2 * 2 + row);
-            a[0][row] = pair(x << 4);
-            a[0][2 + row] = pair(x);
-            a[1][row] = pair(x >> 4);
-            a[1][2 + row] = pair(x >> 8);
+            const uint32_t x = word(w.v[block / 2], block % 2 * 2 + row), y = x >> 8;
+            a[0][row] = x & 0x000f000fu;
+            a[0][2 + row] = y & 0x000f000fu;
+            a[1][row] = x & 0x00f000f0u;
+            a[1][2 + row] = y & 0x00f000f0u;
         }
     }
     __device__ static void bytes(const StageLoad& w, int block, uint32_t (&a)[4]) {

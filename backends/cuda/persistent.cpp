@@ -266,6 +266,7 @@ class Compiler {
         const int units = static_cast<int>(a.tile_count / s.tiles_together);
         s.second_half = units;
         s.stages = a.stages;
+        s.stages_inverse = ((1 << 20) + a.stages - 1) / a.stages;
         s.stage_blocks = fragment_tile(w.format, w.cols).stage_cols / 32;
         s.parameters_at = a.parameters_at;
         s.last_group = a.last_group;

@@ -6,18 +6,27 @@ namespace cuda {
 namespace persistent {
 
 // A copy of the next instruction is on its way while this one is worked on.
-__device__ inline void fetch_instruction(Instruction* to, const Instruction* from) {
+__device__ inline void fetch_instruction(const PersistentArguments& a, int number) {
     static_assert(sizeof(Instruction) % 16 == 0 && sizeof(Instruction) / 16 <= 64, "two warps copy it");
     const int i = thread_number();
-    if (i < static_cast<int>(sizeof(Instruction) / 16))
+    if (number < a.count && i < static_cast<int>(sizeof(Instruction) / 16))
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
-                         static_cast<uint32_t>(__cvta_generic_to_shared(reinterpret_cast<uint4*>(to) + i))),
-                     "l"(reinterpret_cast<const uint4*>(from) + i)
+                         shared_address(reinterpret_cast<uint4*>(&state().instructions[number % 2]) + i)),
+                     "l"(reinterpret_cast<const uint4*>(a.instructions + number) + i)
                      : "memory");
 }
 __device__ inline void wait_for_instruction() {
     asm volatile("cp.async.wait_all;" ::: "memory");
     synchronize();
+}
+
+__device__ inline int next_instruction() {
+    WarpState& s = mine();
+    const int next = s.instruction + 1;
+    __syncwarp();
+    s.instruction = next;
+    __syncwarp();
+    return next;
 }
 
 // No part of a tile has been summed yet.
@@ -26,10 +35,22 @@ __device__ inline void clear_segments(int tiles) {
         reinterpret_cast<uint4*>(segments())[i] = make_uint4(0, 0, 0, 0);
 }
 
-__device__ inline void write_result(const Instruction& x, const Result& r, Finish& finish) {
+// What a linear reads beside its weights: on its way, or in shared memory.
+__device__ inline void prepare_linear() {
+    const Instruction& x = instruction();
+    const WeightStream& w = stream(mine().stream);
+    const ResultConstants constants = load_constants(x, Result(x.linear, w));
+    clear_segments(w.block_tiles);
+    if (mine().stream == x.stream && w.block_tiles > 0) load_input(x, w);  // others' share gives nothing
+    const int thread = thread_number();
+    if (thread < most_block_tiles * 16) state().constants[thread] = constants;
+    synchronize();
+}
+__device__ inline void write_results() {
+    const Instruction& x = instruction();
     const LinearArguments& a = x.linear;
-    const CodecTraits codec = codec_traits(x.codec);
-    const float y = r.exists ? finish.result(x, codec, r, sum_segments(r, codec.integer)) : 0;
+    const Result r(a, stream(mine().stream));
+    const float y = r.exists ? result_of(x, r, sum_segments(r, codec_traits(x.codec).integer)) : 0;
     if (a.pairs) {
         const float up = __shfl_down_sync(0xffffffffu, y, 1);
         if (r.exists && thread_number() % 2 == 0) give(a.out + r.row, silu_times(y, up));
@@ -37,28 +58,29 @@ __device__ inline void write_result(const Instruction& x, const Result& r, Finis
         give(a.out + r.row, y);
     }
 }
-
-__device__ inline Place linear(const StepView& step, int instruction, bool more, Place place) {
+// True: of the same linear.
+__device__ inline bool next_stream() {
+    WarpState& s = mine();
+    const int next = s.stream + 1;
+    __syncwarp();
+    s.stream = next;
+    __syncwarp();
+    const Instruction& x = instruction();
+    return next < x.stream + x.streams;
+}
+__device__ inline void linear(const StepView& step, int count) {
     static_assert(most_block_tiles * 16 <= threads, "a thread for each result");
-    const Instruction& x = state().instructions[instruction];
-    for (int n = 0; n < x.streams; ++n) {
-        const WeightStream& w = stream(x.stream + n);
-        const BlockTiles tiles(w);
-        const Result result(x.linear, w, tiles, thread_number());
-        Finish finish;
-        finish.load_constants(x, result);
-        clear_segments(tiles.count);
-        finish.load_add(x.linear, result);
-        if (n == 0 && tiles.count > 0) load_input(x, w);  // others must not depend on a block that gives nothing
-        synchronize();
-        place = multiply(x.codec, x.scales, instruction, x.stream + n, tiles.count, place);
+    for (;;) {
+        prepare_linear();
+        multiply();
         wait_for_instruction();  // and for all segments
-        if (n == 0 && more && state().instructions[1 - instruction].phase == Phase::attention)
-            prefetch_cache(step, state().instructions[1 - instruction]);
-        write_result(x, result, finish);
-        if (n + 1 < x.streams) synchronize();
+        const int next = mine().instruction + 1;
+        if (next < count && state().instructions[next % 2].phase == Phase::attention)
+            prefetch_cache(step, state().instructions[next % 2]);
+        write_results();
+        if (!next_stream()) return;
+        synchronize();
     }
-    return place;
 }
 
 // Columns that blocks share.
@@ -80,30 +102,35 @@ __global__ void __launch_bounds__(threads + 32, 1) run_program(StepView step, Pe
         reinterpret_cast<uint32_t*>(block_memory + a.shared.streams_at)[i] =
             reinterpret_cast<const uint32_t*>(a.streams)[i];
     __syncthreads();
+    for (int i = threadIdx.x; i < a.shared.streams; i += threads + 32)
+        take_share(reinterpret_cast<WeightStream*>(block_memory + a.shared.streams_at)[i]);
+    if (threadIdx.x < worker_warps) {
+        WarpState& s = state().warps[threadIdx.x];
+        s.instruction = s.stream = s.slot = 0;
+        s.parity = 0;
+    }
     if (threadIdx.x == 0) Slots().initialize();
     __syncthreads();
     if (threadIdx.x >= threads) {
         if (threadIdx.x == threads) stream_weights();
         return;
     }
-    fetch_instruction(&state().instructions[0], a.instructions);
+    fetch_instruction(a, 0);
     wait_for_instruction();
-    Place place;
-    for (int i = 0; i < a.count; ++i) {
-        const Instruction& x = state().instructions[i % 2];
-        const bool more = i + 1 < a.count;
-        if (more) fetch_instruction(&state().instructions[(i + 1) % 2], a.instructions + i + 1);
-        if (x.phase == Phase::linear) {
-            place = linear(step, i % 2, more, place);
+    do {
+        fetch_instruction(a, mine().instruction + 1);
+        const Phase phase = instruction().phase;
+        if (phase == Phase::linear) {
+            linear(step, a.count);
         } else {
-            if (x.phase == Phase::attention)
-                attention(step, i % 2);
+            if (phase == Phase::attention)
+                attention(step);
             else
-                copy(x);
+                copy(instruction());
             wait_for_instruction();
         }
         synchronize();
-    }
+    } while (next_instruction() < a.count);
 #endif
 }
 

@@ -27,7 +27,9 @@ struct WeightStream {
     int stages, stage_blocks;  // of a tile; blocks of 32 columns of a stage
     // Groups of parameters that go with the stages: 2^group_shift blocks have one. group_bytes = 0: none do.
     int parameters_at, group_bytes, group_shift, last_group;
-    int stage_parameters;  // bytes that are kept for those of a stage
+    int stage_parameters;          // bytes that are kept for those of a stage
+    int stages_inverse;            // x * stages_inverse / 2^20 = x / stages for any stage that a warp comes to
+    int block_first, block_tiles;  // what a block has of the units, in its own copy
 };
 
 enum class Codec : int8_t { f16, bf16, s8, u8, e4m3, u4, integer_s8, integer_u8, integer_u4 };
@@ -53,7 +55,9 @@ struct alignas(16) Instruction {
     float* partial;  // [kv head][group][split][heads_together][head_dim + 2]
 };
 
-constexpr int most_slots = 16;
+// Chunks: of the ring, and of those how many may be on their way at once. More fill the memory's queues, behind which
+// the values wait that blocks pass each other.
+constexpr int most_slots = 16, most_in_flight = 2;
 constexpr int absent_byte = 0xff;  // fills values that are not written yet
 // The row's queries, key and value, queries turned, weights, sums, largest, total.
 constexpr size_t attention_shared_bytes(int heads_together, int head_dim) {
@@ -68,11 +72,25 @@ struct PersistentShared {
     int bytes;
 };
 
+// Where a warp is in the program. What lasts from one instruction to the next lies here rather than in registers, of
+// which there are none to spare: local memory is a trip to the second-level cache.
+struct WarpState {
+    volatile int instruction, stream, slot;
+    volatile uint32_t parity;  // of the slot
+};
+
+// What a result needs beside the sum.
+struct alignas(16) ResultConstants {
+    float scale, offset, bias, add;
+};
+
 struct BlockState {
     Instruction instructions[2];  // the one that is worked on and the next
+    ResultConstants constants[most_block_tiles * 16];
+    WarpState warps[worker_warps];
     PersistentShared shared;
-    float floats[32];
-    int ints[32];
+    float squares[worker_warps], magnitudes[worker_warps], floats[worker_warps];  // of reductions over the warps
+    int ints[worker_warps];
     RowScale scale;  // of activations that are codes
 };
 

@@ -41,8 +41,8 @@ __device__ inline void prefetch_cache(const StepView& step, const Instruction& x
 }
 
 template <int H, int DIM, CacheKind kind>  // H: query heads together
-__device__ __forceinline__ void attend(StepView step, int instruction, int item, int split) {
-    const Instruction& x = state().instructions[instruction];
+__device__ __forceinline__ void attend(StepView step, int item, int split) {
+    const Instruction& x = instruction();
     const Splits s(step, x);
     float* const shared = reinterpret_cast<float*>(activations());
     constexpr int vectors = DIM / 8, at_once = 32 / vectors, positions = unit_positions, loads = DIM / 16;
@@ -196,19 +196,19 @@ __device__ __forceinline__ void attend(StepView step, int instruction, int item,
 }
 
 template <int H, int DIM>
-__device__ inline void attend_kind(CacheKind kind, const StepView& step, int instruction, int item, int split) {
+__device__ inline void attend_kind(CacheKind kind, const StepView& step, int item, int split) {
     switch (kind) {
         case CacheKind::s8:
-            return attend<H, DIM, CacheKind::s8>(step, instruction, item, split);
+            return attend<H, DIM, CacheKind::s8>(step, item, split);
         case CacheKind::e4m3:
-            return attend<H, DIM, CacheKind::e4m3>(step, instruction, item, split);
+            return attend<H, DIM, CacheKind::e4m3>(step, item, split);
         default:
-            return attend<H, DIM, CacheKind::f16>(step, instruction, item, split);
+            return attend<H, DIM, CacheKind::f16>(step, item, split);
     }
 }
 
-__device__ __forceinline__ void attention(const StepView& step, int instruction) {
-    const Instruction& x = state().instructions[instruction];
+__device__ __forceinline__ void attention(const StepView& step) {
+    const Instruction& x = instruction();
     const CacheKind kind = x.attention.cache.kind;
     const int all = x.attention.kv_heads * x.groups * x.splits, active = Splits(step, x).active;
     for (int i = blockIdx.x; i < all; i += gridDim.x) {
@@ -216,14 +216,14 @@ __device__ __forceinline__ void attention(const StepView& step, int instruction)
         if (split >= active) continue;
         if (x.attention.head_dim == 128) {
             if (x.heads_together == 1)
-                attend_kind<1, 128>(kind, step, instruction, item, split);
+                attend_kind<1, 128>(kind, step, item, split);
             else
-                attend_kind<4, 128>(kind, step, instruction, item, split);
+                attend_kind<4, 128>(kind, step, item, split);
         } else {
             if (x.heads_together == 1)
-                attend_kind<1, 64>(kind, step, instruction, item, split);
+                attend_kind<1, 64>(kind, step, item, split);
             else
-                attend_kind<4, 64>(kind, step, instruction, item, split);
+                attend_kind<4, 64>(kind, step, item, split);
         }
         synchronize();  // the next item writes where this one's results may still be read
     }

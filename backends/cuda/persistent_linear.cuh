@@ -15,25 +15,25 @@ using rows::Scales;
 struct CodecTraits {
     FragmentKind kind;
     bool integer, bf16, keeps_sums;
-    float unit, bias;  // products are of unit * code + bias
+    float unit;  // products are of unit * code
 };
 __device__ inline CodecTraits codec_traits(Codec codec) {
     switch (codec) {
         case Codec::f16:
-            return {FragmentKind::bits16, false, false, false, 1, 0};
+            return {FragmentKind::bits16, false, false, false, 1};
         case Codec::bf16:
-            return {FragmentKind::bits16, false, true, false, 1, 0};
+            return {FragmentKind::bits16, false, true, false, 1};
         case Codec::e4m3:
-            return {FragmentKind::bits8, false, false, true, Codec8<ByteCode::e4m3>::unit, 0};
+            return {FragmentKind::bits8, false, false, true, Codec8<ByteCode::e4m3>::unit};
         case Codec::u4:
-            return {FragmentKind::bits4, false, false, true, 1, Codec4::bias};
+            return {FragmentKind::bits4, false, false, true, 1};
         case Codec::integer_u4:
-            return {FragmentKind::bits4, true, false, false, 1, 0};
+            return {FragmentKind::bits4, true, false, false, 1};
         case Codec::integer_s8:
         case Codec::integer_u8:
-            return {FragmentKind::bits8, true, false, false, 1, 0};
+            return {FragmentKind::bits8, true, false, false, 1};
         default:
-            return {FragmentKind::bits8, false, false, true, 1, 0};
+            return {FragmentKind::bits8, false, false, true, 1};
     }
 }
 
@@ -49,7 +49,7 @@ __device__ inline void round_to_codes(float (&v)[quads][4], ValueType type, bool
     for (int k = 0; k < quads; ++k)
 #pragma unroll
         for (int i = 0; i < 4; ++i) largest = fmaxf(largest, fabsf(v[k][i]));  // NaN does not count
-    largest = reduce(largest, state().floats, 0.f, [](float m) { return warp_max(m); });
+    largest = reduce(largest, state().magnitudes, 0.f, [](float m) { return warp_max(m); });
     float scale;
     int sum = 0;
     if (type == ValueType::s8) {
@@ -78,35 +78,37 @@ __device__ inline void round_to_codes(float (&v)[quads][4], ValueType type, bool
 // A row of activations, normed if it is to be; zero past its end. Quad k of a thread is number k * threads + its own.
 template <int quads, bool normed>
 __device__ inline void load_values(const LinearArguments& a, bool awaits, float (&v)[quads][4]) {
-    const int thread = thread_number();
+    const float* const in = reinterpret_cast<const float*>(a.in);
+    const int cols = a.cols, first = thread_number() * 4;
     float gain[normed ? quads : 1][4];
-#pragma unroll
-    for (int k = 0; k < quads; ++k) {
-        const int col = (k * threads + thread) * 4;
-#pragma unroll
-        for (int i = 0; i < 4; ++i) v[k][i] = gain[normed ? k : 0][i] = 0;
-        if (normed && col < a.cols) look(a.norm_gain + col, gain[normed ? k : 0]);
-    }
-    bool complete;
-    do {
-        complete = true;
+    if (normed) {
+        const float* const gains = a.norm_gain;
 #pragma unroll
         for (int k = 0; k < quads; ++k) {
-            const int col = (k * threads + thread) * 4;
-            if (col < a.cols) look(reinterpret_cast<const float*>(a.in) + col, v[k]);
+            const int col = k * quad_columns + first;
+            look_within(gains, col, cols, gain[normed ? k : 0]);
         }
-        if (awaits)
+    }
 #pragma unroll
-            for (int k = 0; k < quads; ++k) complete = complete && has_come(v[k]);
-    } while (!complete);
+    for (int k = 0; k < quads; ++k) look_within(in, k * quad_columns + first, cols, v[k]);
+    bool complete = !awaits;
+    while (!complete) {
+        complete = true;
+#pragma unroll
+        for (int k = 0; k < quads; ++k)
+            if (!has_come(v[k])) {
+                look(in + k * quad_columns + first, v[k]);
+                complete = false;
+            }
+    }
     if (!normed) return;
     float sum = 0;
 #pragma unroll
     for (int k = 0; k < quads; ++k)
 #pragma unroll
         for (int i = 0; i < 4; ++i) sum = __fmaf_rn(v[k][i], v[k][i], sum);
-    sum = sum_over_block(sum, state().floats);
-    const float factor = 1.f / sqrtf(sum / static_cast<float>(a.cols) + a.norm_eps);
+    sum = sum_over_block(sum, state().squares);
+    const float factor = 1.f / sqrtf(sum / static_cast<float>(cols) + a.norm_eps);
 #pragma unroll
     for (int k = 0; k < quads; ++k)
 #pragma unroll
@@ -136,35 +138,47 @@ __device__ inline void store_codes(FragmentKind kind, int all, const float (&v)[
     }
 }
 
-// 16 bit values, and their sums if those are wanted: per unit_quads, or of the row (0).
+// 16 bit values, and their sums if those are wanted: of 8, 16 or 32 quads, or of the row (0). Of 4 bit weights' lanes'
+// eight values, the inner two pairs change places: see expand_subnormal.
 template <int quads, bool bf16>
 __device__ inline void store_halves(FragmentKind kind, int all, bool keeps_sums, int unit_quads,
                                     const float (&v)[quads][4]) {
-    const int thread = thread_number();
-    float row_sum = 0;
+    const int thread = thread_number(), in_block = thread % 8 * 4;
+    const bool apart = kind == FragmentKind::bits4;
+    const int place = apart ? in_block - thread % 2 * 2 : place_in_block(kind, false, in_block);
+    uint8_t* const to = activations() + (thread / 8 * 32 + place) * 2;
+    float sum[quads];
 #pragma unroll
     for (int k = 0; k < quads; ++k) {
-        const int q = k * threads + thread;
-        if (k * threads >= all) break;  // of the whole block
-        const uint2 packed = make_uint2(two_halves<bf16>(v[k][0], v[k][1]), two_halves<bf16>(v[k][2], v[k][3]));
-        if (q < all)
-            *reinterpret_cast<uint2*>(activations() + (q / 8 * 32 + place_in_block(kind, false, q % 8 * 4)) * 2) =
-                packed;
-        if (!keeps_sums) continue;
-        float sum = sum_of_halves<bf16>(packed.x) + sum_of_halves<bf16>(packed.y);
-        if (unit_quads == 0) {
-            row_sum += sum;
-        } else {
-#pragma unroll
-            for (int i = 1; i < 32; i *= 2)
-                if (i < unit_quads) sum += __shfl_xor_sync(0xffffffffu, sum, i);
-            if (q < all && q % unit_quads == 0) activation_sums()[q / unit_quads] = sum;
+        const uint32_t low = two_halves<bf16>(v[k][0], v[k][1]), high = two_halves<bf16>(v[k][2], v[k][3]);
+        if (k * threads + thread < all) {
+            *reinterpret_cast<uint32_t*>(to + k * threads * 8) = low;
+            *reinterpret_cast<uint32_t*>(to + k * threads * 8 + (apart ? 8 : 4)) = high;
         }
+        sum[k] = sum_of_halves<bf16>(low) + sum_of_halves<bf16>(high);
     }
-    if (keeps_sums && unit_quads == 0) {
+    if (!keeps_sums) return;
+    if (unit_quads == 0) {
+        float row_sum = sum[0];
+#pragma unroll
+        for (int k = 1; k < quads; ++k) row_sum += sum[k];
         row_sum = sum_over_block(row_sum, state().floats);
         if (thread == 0) activation_sums()[0] = row_sum;
+        return;
     }
+    const auto add_lanes = [&](int distance) {
+#pragma unroll
+        for (int k = 0; k < quads; ++k) sum[k] += __shfl_xor_sync(0xffffffffu, sum[k], distance);
+    };
+    add_lanes(1), add_lanes(2), add_lanes(4);
+    if (unit_quads > 8) add_lanes(8);
+    if (unit_quads > 16) add_lanes(16);
+    if (thread % unit_quads != 0) return;
+    float* const sums = activation_sums() + thread / unit_quads;
+    const int step = threads / unit_quads;
+#pragma unroll
+    for (int k = 0; k < quads; ++k)
+        if (k * threads + thread < all) sums[k * step] = sum[k];
 }
 
 // The activations of a linear, up to the end of the last stage.
@@ -176,7 +190,7 @@ __device__ inline void load_input_of(const Instruction& x, const WeightStream& w
     load_values<quads, normed>(a, x.awaits_in, v);
     if (x.rounds_to != ValueType::f32) round_to_codes(v, x.rounds_to, codec.integer && a.has_offsets);
     const int all = w.stages * w.stage_blocks * 8;
-    const bool keeps_sums = codec.keeps_sums && (a.has_offsets || codec.bias != 0);
+    const bool keeps_sums = codec.keeps_sums && a.has_offsets;
     const int unit_quads = x.scales == 1 ? 0 : x.scales == 3 ? 8 : 8 * w.stage_blocks;
     if (codec.integer)
         store_codes(codec.kind, all, v);
@@ -196,57 +210,57 @@ __device__ inline void load_input(const Instruction& x, const WeightStream& w) {
                   : load_input_of<most_quads, false>(x, w);
 }
 
-__device__ inline uint2 load_shared_pair(uint32_t at) {
-    uint2 v;
+__device__ inline void load_shared(uint4& v, uint32_t at) {
+    v = wgmma::load_shared(at);
+}
+__device__ inline void load_shared(uint2& v, uint32_t at) {
     asm volatile("ld.shared.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(at) : "memory");
-    return v;
 }
-__device__ inline float load_shared_float(uint32_t at) {
-    float v;
+__device__ inline void load_shared(float& v, uint32_t at) {
     asm volatile("ld.shared.f32 %0, [%1];" : "=f"(v) : "r"(at) : "memory");
-    return v;
-}
-__device__ inline GroupParameters shared_parameters(uint32_t at, bool half, int g) {
-    if (!half) return group_parameters(wgmma::load_shared(at + g * 16), false);
-    const uint2 v = load_shared_pair(at + g * 8);
-    return group_parameters(make_uint4(v.x, v.y, 0, 0), true);
 }
 
 // Of the 16 x 8 sums of a product, all columns are the same: the only row of activations.
-template <class Codec, bool Integer, Scales scales>
+template <class Codec, bool Integer, Scales scales, bool HalfParameters>
 struct Multiply {
     using Sum = typename std::conditional<Integer, int, float>::type;
+    using Operand = typename std::conditional<Integer, uint2, uint4>::type;
+    using Parameters = typename std::conditional<HalfParameters, uint2, uint4>::type;  // of a group, of two rows
     static constexpr bool grouped = scales == Scales::stage || scales == Scales::block;
-    static constexpr int element = Integer ? 1 : 2, stage_cols = Codec::blocks * 32;
-    static constexpr bool biased = !Integer && Codec::kind == FragmentKind::bits4;
-    static constexpr int parameter_groups = scales == Scales::block ? Codec::blocks : 1;
+    static constexpr int blocks = Codec::blocks, block_bytes = Integer ? 32 : 64;  // of activations
+    static constexpr bool subnormal = !Integer && Codec::kind == FragmentKind::bits4;
+    static constexpr int parameter_groups = !grouped ? 0 : scales == Scales::block ? blocks : 1;
 
-    Sum sum[2][4];    // two chains, so that products need not wait for each other
-    float scaled[2];  // rows g and g + 8
+    // A stage of weights and what goes with it, read from shared memory before anything is multiplied.
+    struct Stage {
+        StageLoad weights;
+        Operand activations[blocks];
+        Parameters parameters[parameter_groups + !grouped];
+        float activation_sums[parameter_groups + !grouped];
+    };
+
+    // Rows g and g + 8 of a tile so far, times what products are of until they are stored.
+    Sum total[2];
+    float offsets[2];  // what the groups' offsets add
 
     __device__ void clear() {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) sum[0][i] = sum[1][i] = 0;
-        scaled[0] = scaled[1] = 0;
+        total[0] = total[1] = 0;
+        offsets[0] = offsets[1] = 0;
     }
-    __device__ Sum take(int row) {
-        const Sum v = sum[0][2 * row] + sum[1][2 * row];
-        return v;
-    }
-    __device__ void block(uint32_t x, const StageLoad& w, int b) {
+    // Two chains, so that products need not wait for each other.
+    __device__ static void multiply_block(Sum (&sum)[2][4], const Stage& s, int b) {
+        const Operand& y = s.activations[b];
         if constexpr (Integer) {
             uint32_t operand[4];
-            Codec::bytes(w, b, operand);
-            const uint2 y = load_shared_pair(x + b * 32);
+            Codec::bytes(s.weights, b, operand);
             mma_int8<Codec::is_signed>(sum[b % 2], operand, y.x, y.y);
         } else {
             uint32_t operand[2][4];
-            if constexpr (biased)
-                Codec::expand_biased(w, b, operand);
+            if constexpr (subnormal)
+                Codec::expand_subnormal(s.weights, b, operand);
             else
-                Codec::expand(w, b, operand);
-            const uint4 y = wgmma::load_shared(x + b * 64);
-            if (Codec::bf16) {
+                Codec::expand(s.weights, b, operand);
+            if constexpr (Codec::bf16) {
                 mma_bf16(sum[0], operand[0], y.x, y.y);
                 mma_bf16(sum[1], operand[1], y.z, y.w);
             } else {
@@ -255,135 +269,198 @@ struct Multiply {
             }
         }
     }
-    __device__ void scale(const GroupParameters& p, bool has_offsets, bool is_minimum, float x_sum) {
-#pragma unroll
-        for (int row = 0; row < 2; ++row) {
-            float codes = static_cast<float>(take(row));
-            if constexpr (biased) codes = __fmaf_rn(-Codec::bias, x_sum, codes);
-            scaled[row] = __fmaf_rn(codes, p.scale[row] * (1 / Codec::unit), scaled[row]);
-            if (has_offsets)
-                scaled[row] = __fmaf_rn(is_minimum ? p.offset[row] : -p.offset[row] * p.scale[row], x_sum, scaled[row]);
-        }
-#pragma unroll
-        for (int i = 0; i < 4; ++i) sum[0][i] = sum[1][i] = 0;
+    __device__ static Sum take(Sum (&sum)[2][4], int row) {
+        const Sum first = sum[0][2 * row], second = sum[1][2 * row];
+        if constexpr (subnormal)
+            return __fmaf_rn(second, Codec::subnormal_unit_0 / Codec::subnormal_unit_1, first);
+        else
+            return first + second;
     }
-
-    __device__ void store(uint32_t* segment) {
+    __device__ void add_group(Sum (&sum)[2][4], const Stage& s, int group, bool exists, bool has_offsets,
+                              bool is_minimum) {
+        const Parameters& raw = s.parameters[group];
+        GroupParameters p;
+        if constexpr (HalfParameters)
+            p = group_parameters(make_uint4(raw.x, raw.y, 0, 0), true);
+        else
+            p = group_parameters(raw, false);
 #pragma unroll
         for (int row = 0; row < 2; ++row) {
-            if constexpr (grouped)
-                segment[8 * row] = __float_as_uint(scaled[row]);
-            else if constexpr (Integer)
-                segment[8 * row] = static_cast<uint32_t>(take(row));
+            if (exists) total[row] = __fmaf_rn(take(sum, row), p.scale[row], total[row]);
+            if (exists && has_offsets)
+                offsets[row] = __fmaf_rn(is_minimum ? p.offset[row] : -p.offset[row] * p.scale[row],
+                                         s.activation_sums[group], offsets[row]);
+        }
+    }
+    __device__ void store(uint32_t* segment) const {
+#pragma unroll
+        for (int row = 0; row < 2; ++row) {
+            if constexpr (Integer)
+                segment[8 * row] = static_cast<uint32_t>(total[row]);
+            else if constexpr (subnormal)
+                segment[8 * row] = __float_as_uint(__fmaf_rn(total[row], 1 / Codec::subnormal_unit_0, offsets[row]));
+            else if constexpr (grouped)
+                segment[8 * row] = __float_as_uint(__fmaf_rn(total[row], 1 / Codec::unit, offsets[row]));
             else
-                segment[8 * row] = __float_as_uint(take(row));
+                segment[8 * row] = __float_as_uint(total[row]);
         }
     }
 
-    // The warp's stages of all chunks of the block's tiles. Not inlined: each codec has all registers to itself.
-    __device__ __forceinline__ static Place run(int instruction, const int number, int tiles, Place place) {
+    // The warp's stages of all chunks of the block's tiles. Nearly without branches: there are too few warps to hide
+    // them. WholeGroups: a stage has one group or more.
+    template <bool WholeGroups>
+    __device__ __forceinline__ static void run(const LinearArguments& a, const WeightStream& w) {
         const int thread = thread_number(), warp = thread / 32, lane = thread % 32, g = lane / 4, t = lane % 4;
-        const LinearArguments& a = state().instructions[instruction].linear;
-        const bool half = a.half_parameters, has_offsets = a.has_offsets, is_minimum = a.is_minimum;
-        const WeightStream& w = stream(number);
-        const int stages = w.stages, group_shift = w.group_shift, last_group = w.last_group,
-                  group_bytes = w.group_bytes, stage_parameters = w.stage_parameters;
-        const bool whole_groups = 1 << group_shift <= Codec::blocks;  // in a stage
+        const bool has_offsets = a.has_offsets, is_minimum = a.is_minimum;
+        const int stages = w.stages, inverse = w.stages_inverse, tiles = w.block_tiles, group_shift = w.group_shift,
+                  last_group = w.last_group, group_bytes = w.group_bytes, stage_parameters = w.stage_parameters;
         const Slots slots;
-        const uint32_t lane_at = warp * warp_stages * 1024 + lane * 16;
-        const uint32_t my_x = shared_address(activations()) + t * 8 * element;
+        const uint32_t my_activations = shared_address(activations()) + t * sizeof(Operand);
         const uint32_t sums = shared_address(activation_sums());
-        uint32_t* segment = segments() + warp * 16 + g;
+        uint32_t* const segment = segments() + warp * 16 + g;
+        const int ahead = warp * warp_stages;  // stages of other warps, in a chunk
+        int slot_number = mine().slot;
+        uint32_t parity = mine().parity;
         Multiply m;
         m.clear();
-        int tile = 0, stage = warp * warp_stages;  // of the warp's first in the chunk
-        for (int left = tiles * stages; left > 0; left -= chunk_stages, stage += chunk_stages) {
-            wgmma::barrier_wait(slots.full + 8 * place.slot, place.parity);
-            const uint32_t slot = slots.slots + place.slot * slots.bytes;
-            StageLoad loads[warp_stages];
+        int tile = 0, stage = ahead;  // of the warp's next stage; counted from where the tile begins
+        for (int left = tiles * stages - ahead; left > -ahead; left -= chunk_stages) {
+            wgmma::barrier_wait(slots.full + 8 * slot_number, parity);
+            if (left > 0) {
+                const uint32_t slot = slots.slots + slot_number * slots.bytes;
+                Stage read[warp_stages];
+                int finished[warp_stages];  // tiles that end before the stage
 #pragma unroll
-            for (int j = 0; j < warp_stages; ++j)
+                for (int j = 0; j < warp_stages; ++j) {
+                    const uint32_t from = slot + (ahead + j) * 1024 + lane * 16;
 #pragma unroll
-                for (int i = 0; i < 2; ++i) loads[j].v[i] = wgmma::load_shared(slot + lane_at + j * 1024 + i * 512);
-#pragma unroll
-            for (int j = 0; j < warp_stages; ++j) {
-                const int in_chunk = warp * warp_stages + j;
-                if (in_chunk >= left) break;
-                int here = stage + j;
-                while (here >= stages) {  // in the next tile
-                    if (t == 0) m.store(segment + tile * workers * 16);
-                    m.clear();
-                    here -= stages;
-                    stage -= stages;
-                    ++tile;
+                    for (int i = 0; i < 2; ++i) load_shared(read[j].weights.v[i], from + i * 512);
                 }
-                GroupParameters parameters[parameter_groups];
-                if constexpr (grouped) {
-                    uint32_t from = slot + chunk_stages * 1024 + in_chunk * stage_parameters;
-                    if (!whole_groups) {
-                        const int piece = max(0, in_chunk - here);  // its first stage's place
-                        from = slot + chunk_stages * 1024 + piece * stage_parameters +
-                               ((here * Codec::blocks >> group_shift) -
-                                ((here - in_chunk + piece) * Codec::blocks >> group_shift)) *
-                                   group_bytes;
+#pragma unroll
+                for (int j = 0; j < warp_stages; ++j, ++stage) {
+                    finished[j] = static_cast<int>(static_cast<uint32_t>(stage * inverse) >> 20);
+                    stage -= finished[j] * stages;
+#pragma unroll
+                    for (int b = 0; b < blocks; ++b)
+                        load_shared(read[j].activations[b], my_activations + (stage * blocks + b) * block_bytes);
+                    if constexpr (grouped) {
+                        const int in_chunk = ahead + j, most = last_group - (stage * blocks >> group_shift);
+                        uint32_t from = slot + chunk_stages * 1024 + in_chunk * stage_parameters;
+                        if constexpr (!WholeGroups) {
+                            const int piece = max(0, in_chunk - stage);  // its first stage's place
+                            from = slot + chunk_stages * 1024 + piece * stage_parameters +
+                                   ((stage * blocks >> group_shift) -
+                                    ((stage - in_chunk + piece) * blocks >> group_shift)) *
+                                       group_bytes;
+                        }
+#pragma unroll
+                        for (int b = 0; b < parameter_groups; ++b) {
+                            const int group = parameter_groups == 1 ? 0 : min(b >> group_shift, most);
+                            load_shared(read[j].parameters[b], from + group * group_bytes + g * sizeof(Parameters));
+                            load_shared(read[j].activation_sums[b], sums + (stage * parameter_groups + b) * 4);
+                        }
                     }
-                    const int most = last_group - (here * Codec::blocks >> group_shift);
+                }
+                stage += chunk_stages - warp_stages;
+                Sum sum[warp_stages][2][4] = {};
+                if constexpr (scales != Scales::block)
 #pragma unroll
-                    for (int b = 0; b < parameter_groups; ++b) {
-                        const int group = parameter_groups == 1 ? 0 : min(b >> group_shift, most);
-                        parameters[b] = shared_parameters(from + group * group_bytes, half, g);
+                    for (int b = 0; b < blocks; ++b)
+#pragma unroll
+                        for (int j = 0; j < warp_stages; ++j) multiply_block(sum[j], read[j], b);
+#pragma unroll
+                for (int j = 0; j < warp_stages; ++j) {
+                    const bool exists = j == 0 || j < left;
+                    if (exists && finished[j] > 0) {
+                        if (t == 0) m.store(segment + tile * workers * 16);
+                        m.clear();
+                        tile += finished[j];
+                    }
+                    if constexpr (scales == Scales::block) {
+#pragma unroll
+                        for (int b = 0; b < blocks; ++b) {
+                            Sum of_block[2][4] = {};
+                            multiply_block(of_block, read[j], b);
+                            m.add_group(of_block, read[j], b, exists, has_offsets, is_minimum);
+                        }
+                    } else if constexpr (grouped) {
+                        m.add_group(sum[j], read[j], 0, exists, has_offsets, is_minimum);
+                    } else {
+#pragma unroll
+                        for (int row = 0; row < 2; ++row)
+                            if (exists) m.total[row] += take(sum[j], row);
                     }
                 }
-                const uint32_t from = my_x + here * stage_cols * element;
-#pragma unroll
-                for (int b = 0; b < Codec::blocks; ++b) {
-                    m.block(from, loads[j], b);
-                    if constexpr (scales == Scales::block)
-                        m.scale(parameters[b], has_offsets, is_minimum,
-                                load_shared_float(sums + (here * Codec::blocks + b) * 4));
-                }
-                if constexpr (scales == Scales::stage)
-                    m.scale(parameters[0], has_offsets, is_minimum, load_shared_float(sums + here * 4));
             }
             __syncwarp();
-            if (lane == 0) wgmma::barrier_arrive(slots.empty + 8 * place.slot);
-            if (++place.slot == slots.count) {
-                place.slot = 0;
-                place.parity ^= 1;
+            if (lane == 0) wgmma::barrier_arrive(slots.empty + 8 * slot_number);
+            if (++slot_number == slots.count) {
+                slot_number = 0;
+                parity ^= 1;
             }
         }
         if (t == 0 && tile < tiles) m.store(segment + tile * workers * 16);
-        return place;
+        mine().slot = slot_number;
+        mine().parity = parity;
     }
 };
 
-template <class C, class... Rest>
-__device__ inline Place multiply_scaled(int scales, Rest&&... rest) {
-    return scales == 1   ? Multiply<C, false, Scales::row>::run(rest...)
-           : scales == 2 ? Multiply<C, false, Scales::stage>::run(rest...)
-                         : Multiply<C, false, Scales::block>::run(rest...);
+template <class Codec, Scales scales, bool HalfParameters>
+__device__ inline void multiply_groups(const LinearArguments& a, const WeightStream& w) {
+    using Run = Multiply<Codec, false, scales, HalfParameters>;
+    if (scales == Scales::block || 1 << w.group_shift <= Codec::blocks)
+        Run::template run<true>(a, w);
+    else
+        Run::template run<false>(a, w);
 }
-template <class... Rest>
-__device__ inline Place multiply(Codec codec, int scales, Rest&&... rest) {
-    switch (codec) {
+template <class Codec, Scales scales>
+__device__ inline void multiply_grouped(const LinearArguments& a, const WeightStream& w) {
+    if (a.half_parameters)
+        multiply_groups<Codec, scales, true>(a, w);
+    else
+        multiply_groups<Codec, scales, false>(a, w);
+}
+template <class Codec>
+__device__ inline void multiply_scaled(int scales, const LinearArguments& a, const WeightStream& w) {
+    if (scales == 1)
+        Multiply<Codec, false, Scales::row, false>::template run<true>(a, w);
+    else if (scales == 2)
+        multiply_grouped<Codec, Scales::stage>(a, w);
+    else
+        multiply_grouped<Codec, Scales::block>(a, w);
+}
+template <class Codec>
+__device__ inline void multiply_integers(const LinearArguments& a, const WeightStream& w) {
+    Multiply<Codec, true, Scales::row, false>::template run<true>(a, w);
+}
+template <bool bf16>
+__device__ inline void multiply_16_bit(const LinearArguments& a, const WeightStream& w) {
+    Multiply<Codec16<bf16>, false, Scales::none, false>::template run<true>(a, w);
+}
+__device__ inline void multiply() {
+    const Instruction& x = instruction();
+    const LinearArguments& a = x.linear;
+    const WeightStream& w = stream(mine().stream);
+    if (w.block_tiles == 0) return;
+    switch (x.codec) {
         case Codec::f16:
-            return Multiply<Codec16<false>, false, Scales::none>::run(rest...);
+            return multiply_16_bit<false>(a, w);
         case Codec::bf16:
-            return Multiply<Codec16<true>, false, Scales::none>::run(rest...);
+            return multiply_16_bit<true>(a, w);
         case Codec::s8:
-            return multiply_scaled<Codec8<ByteCode::s8>>(scales, rest...);
+            return multiply_scaled<Codec8<ByteCode::s8>>(x.scales, a, w);
         case Codec::u8:
-            return multiply_scaled<Codec8<ByteCode::u8>>(scales, rest...);
+            return multiply_scaled<Codec8<ByteCode::u8>>(x.scales, a, w);
         case Codec::e4m3:
-            return multiply_scaled<Codec8<ByteCode::e4m3>>(scales, rest...);
+            return multiply_scaled<Codec8<ByteCode::e4m3>>(x.scales, a, w);
         case Codec::u4:
-            return multiply_scaled<Codec4>(scales, rest...);
+            return multiply_scaled<Codec4>(x.scales, a, w);
         case Codec::integer_s8:
-            return Multiply<Codec8<ByteCode::s8>, true, Scales::row>::run(rest...);
+            return multiply_integers<Codec8<ByteCode::s8>>(a, w);
         case Codec::integer_u8:
-            return Multiply<Codec8<ByteCode::u8>, true, Scales::row>::run(rest...);
+            return multiply_integers<Codec8<ByteCode::u8>>(a, w);
         default:
-            return Multiply<Codec4, true, Scales::row>::run(rest...);
+            return multiply_integers<Codec4>(a, w);
     }
 }
 
@@ -392,49 +469,45 @@ struct Result {
     int tile, in_tile;  // tile: of the block's
     int64_t row;        // of the weight
     bool exists;        // in this block and in the weight
-    __device__ Result(const LinearArguments& a, const WeightStream& w, const BlockTiles& tiles, int e) {
+    __device__ Result(const LinearArguments& a, const WeightStream& w) {
+        const int e = thread_number();
         const int which = a.pairs ? e % 2 : 0, unit = a.pairs ? e / 2 : e;
         in_tile = unit % 16;
         tile = a.pairs ? unit / 16 * 2 + which : unit / 16;
-        row = static_cast<int64_t>(tile_number(w, tiles.first + tile)) * 16 + in_tile;
-        exists = e < tiles.count * 16 && row < a.weight_rows;
+        row = static_cast<int64_t>(tile_number(w, w.block_first + tile)) * 16 + in_tile;
+        exists = e < w.block_tiles * 16 && row < a.weight_rows;
     }
 };
 
-// What a result needs beside the sum, fetched while others are multiplied.
-struct Finish {
-    float2 parameters;
-    float bias, add;
-    __device__ void load_constants(const Instruction& x, const Result& r) {
-        const LinearArguments& a = x.linear;
-        parameters = r.exists && x.scales == 1 ? rows::row_parameters(a, r.row) : make_float2(0, 0);
-        bias = r.exists && a.bias ? a.bias[r.row] : 0;
-    }
-    __device__ void load_add(const LinearArguments& a, const Result& r) {
-        add = r.exists && a.add ? look(a.add + r.row) : 0;
-    }
-    __device__ float result(const Instruction& x, const CodecTraits& codec, const Result& r, uint32_t sum) {
-        const LinearArguments& a = x.linear;
-        float y;
-        if (codec.integer) {
-            y = rows::scale_integer(a, parameters, state().scale, static_cast<int>(sum));
-        } else {
-            y = __uint_as_float(sum);
-            if (x.scales == 1) {
-                const float2 p = parameters;
-                if (codec.bias != 0) y = __fmaf_rn(-codec.bias, activation_sums()[0], y);
-                y = y * (p.x * (1 / codec.unit));
-                if (a.has_offsets) y = __fmaf_rn(a.is_minimum ? p.y : -p.y * p.x, activation_sums()[0], y);
-            }
-            if (x.rounds_to != ValueType::f32) y = y * state().scale.scale;
+__device__ inline float look_for_add(const LinearArguments& a, const Result& r) {
+    return r.exists && a.add ? look(a.add + r.row) : 0;
+}
+__device__ inline ResultConstants load_constants(const Instruction& x, const Result& r) {
+    const LinearArguments& a = x.linear;
+    const float2 p = r.exists && x.scales == 1 ? rows::row_parameters(a, r.row) : make_float2(0, 0);
+    return {p.x, p.y, r.exists && a.bias ? a.bias[r.row] : 0, look_for_add(a, r)};
+}
+__device__ inline float result_of(const Instruction& x, const Result& r, uint32_t sum) {
+    const LinearArguments& a = x.linear;
+    const CodecTraits codec = codec_traits(x.codec);
+    ResultConstants c = state().constants[thread_number()];
+    float y;
+    if (codec.integer) {
+        y = rows::scale_integer(a, make_float2(c.scale, c.offset), state().scale, static_cast<int>(sum));
+    } else {
+        y = __uint_as_float(sum);
+        if (x.scales == 1) {
+            y = y * (c.scale * (1 / codec.unit));
+            if (a.has_offsets) y = __fmaf_rn(a.is_minimum ? c.offset : -c.offset * c.scale, activation_sums()[0], y);
         }
-        if (a.bias) y = __fadd_rn(y, bias);
-        if (x.awaits_add)
-            while (!has_come(add)) load_add(a, r);
-        if (a.add) y = __fadd_rn(y, add);
-        return y;
+        if (x.rounds_to != ValueType::f32) y = y * state().scale.scale;
     }
-};
+    if (a.bias) y = __fadd_rn(y, c.bias);
+    if (x.awaits_add)
+        while (!has_come(c.add)) c.add = look_for_add(a, r);
+    if (a.add) y = __fadd_rn(y, c.add);
+    return y;
+}
 
 // Over the warps, in their order; those that have no part of the tile have left zeros.
 __device__ inline uint32_t sum_segments(const Result& r, bool integer) {

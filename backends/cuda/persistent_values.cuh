@@ -30,6 +30,11 @@ __device__ inline void look(const float* from, float (&v)[4]) {
                  : "l"(from)
                  : "memory");
 }
+// Zeros past the end.
+__device__ inline void look_within(const float* from, int first, int count, float (&v)[4]) {
+    v[0] = v[1] = v[2] = v[3] = 0;
+    if (first < count) look(from + first, v);
+}
 __device__ inline bool has_come(const float (&v)[4]) {
     return has_come(v[0]) && has_come(v[1]) && has_come(v[2]) && has_come(v[3]);
 }

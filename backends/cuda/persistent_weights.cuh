@@ -24,27 +24,16 @@ __device__ inline int thread_number() {
 __device__ inline void synchronize() {
     asm volatile("bar.sync 1, %0;" ::"n"(threads) : "memory");
 }
+// `shared` is used for nothing else by an instruction.
 template <class T, class Reduce>
 __device__ inline T reduce(T x, T* shared, T neutral, Reduce over_warp) {
     const int thread = thread_number();
     x = over_warp(x);
-    synchronize();  // `shared` may still be read from before
     if (thread % 32 == 0) shared[thread / 32] = x;
     synchronize();
     return over_warp(thread % 32 < workers ? shared[thread % 32] : neutral);
 }
 
-// The tiles that a block has: shares differ by one at most. Blocks that have one less of the others have one more of
-// those in pairs.
-struct BlockTiles {
-    int first, count;
-    __device__ BlockTiles(const WeightStream& w) {
-        const int blocks = gridDim.x, block = w.tiles_together == 1 ? blockIdx.x : blocks - 1 - blockIdx.x;
-        const int even = w.units / blocks, more = w.units % blocks;
-        first = (w.first_unit + even * block + min(block, more)) * w.tiles_together;
-        count = (even + (block < more)) * w.tiles_together;
-    }
-};
 // In pairs, every second tile is of the second half.
 __device__ inline int tile_number(const WeightStream& w, int tile) {
     return w.tiles_together == 1 ? tile : tile % 2 * w.second_half + tile / 2;
@@ -58,6 +47,20 @@ __device__ inline BlockState& state() {
 }
 __device__ inline const WeightStream& stream(int number) {
     return reinterpret_cast<const WeightStream*>(block_memory + state().shared.streams_at)[number];
+}
+// The tiles that a block has: shares differ by one at most. Blocks that have one less of the others have one more of
+// those in pairs.
+__device__ inline void take_share(WeightStream& w) {
+    const int blocks = gridDim.x, block = w.tiles_together == 1 ? blockIdx.x : blocks - 1 - blockIdx.x;
+    const int even = w.units / blocks, more = w.units % blocks;
+    w.block_first = (w.first_unit + even * block + min(block, more)) * w.tiles_together;
+    w.block_tiles = (even + (block < more)) * w.tiles_together;
+}
+__device__ inline WarpState& mine() {
+    return state().warps[thread_number() / 32];
+}
+__device__ inline const Instruction& instruction() {
+    return state().instructions[mine().instruction % 2];
 }
 __device__ inline uint8_t* activations() {
     return block_memory + state().shared.phase_at;
@@ -122,17 +125,23 @@ __device__ inline void stream_weights() {
     const Slots s;
     const int streams = state().shared.streams;
     const uint64_t policy = read_once();
-    int slot = 0;
-    uint32_t parity = 1;  // all slots are empty
+    int slot = 0, issued = 0, behind = 0;
+    uint32_t parity = 1, behind_parity = 0;  // all slots are empty
     for (int n = 0; n < streams; ++n) {
         const WeightStream w = stream(n);
-        const BlockTiles tiles(w);
-        const uint8_t* tile = w.tiles + static_cast<int64_t>(tile_number(w, tiles.first)) * w.tile_bytes;
+        const uint8_t* tile = w.tiles + static_cast<int64_t>(tile_number(w, w.block_first)) * w.tile_bytes;
         int number = 0, stage = 0;
-        for (int left = tiles.count * w.stages; left > 0; left -= chunk_stages) {
+        for (int left = w.block_tiles * w.stages; left > 0; left -= chunk_stages) {
             const uint32_t full = s.full + 8 * slot, to = s.slots + slot * s.bytes;
             const int stages = min(left, chunk_stages);
             wgmma::barrier_wait(s.empty + 8 * slot, parity);
+            if (++issued > most_in_flight) {
+                wgmma::barrier_wait(s.full + 8 * behind, behind_parity);
+                if (++behind == s.count) {
+                    behind = 0;
+                    behind_parity ^= 1;
+                }
+            }
             for (int at = 0; at < stages;) {
                 const int piece = min(stages - at, w.stages - stage);
                 const int group = group_of(w, stage);
@@ -148,7 +157,7 @@ __device__ inline void stream_weights() {
                 if (stage == w.stages) {
                     stage = 0;
                     ++number;
-                    tile = w.tiles + static_cast<int64_t>(tile_number(w, tiles.first + number)) * w.tile_bytes;
+                    tile = w.tiles + static_cast<int64_t>(tile_number(w, w.block_first + number)) * w.tile_bytes;
                 }
             }
             wgmma::barrier_arrive(full);
@@ -159,12 +168,6 @@ __device__ inline void stream_weights() {
         }
     }
 }
-
-// A worker's place in the stream.
-struct Place {
-    int slot = 0;
-    uint32_t parity = 0;
-};
 
 }  // namespace persistent
 }  // namespace cuda
