@@ -55,9 +55,8 @@ struct alignas(16) Instruction {
     float* partial;  // [kv head][group][split][heads_together][head_dim + 2]
 };
 
-// Chunks: of the ring, and of those how many may be on their way at once. More fill the memory's queues, behind which
-// the values wait that blocks pass each other.
-constexpr int most_slots = 16, most_in_flight = 2;
+// Chunks: of the ring, and of those that a linear starts with how many may be on their way at once.
+constexpr int most_slots = 16, most_in_waiting = 1;
 constexpr int absent_byte = 0xff;  // fills values that are not written yet
 // The row's queries, key and value, queries turned, weights, sums, largest, total.
 constexpr size_t attention_shared_bytes(int heads_together, int head_dim) {

@@ -120,26 +120,28 @@ __device__ inline void copy_weights(uint32_t to, const void* from, uint32_t byte
         : "memory");
 }
 
-// The thread that copies.
+// The thread that copies. While blocks wait for each other's values, chunks come one by one: the values would queue
+// behind more of them.
 __device__ inline void stream_weights() {
     const Slots s;
     const int streams = state().shared.streams;
     const uint64_t policy = read_once();
-    int slot = 0, issued = 0, behind = 0;
-    uint32_t parity = 1, behind_parity = 0;  // all slots are empty
+    int slot = 0, on_the_way = 0, arriving = 0;
+    uint32_t parity = 1, arriving_parity = 0;  // all slots are empty
     for (int n = 0; n < streams; ++n) {
         const WeightStream w = stream(n);
         const uint8_t* tile = w.tiles + static_cast<int64_t>(tile_number(w, w.block_first)) * w.tile_bytes;
-        int number = 0, stage = 0;
+        int number = 0, stage = 0, ready = 0;
         for (int left = w.block_tiles * w.stages; left > 0; left -= chunk_stages) {
             const uint32_t full = s.full + 8 * slot, to = s.slots + slot * s.bytes;
             const int stages = min(left, chunk_stages);
             wgmma::barrier_wait(s.empty + 8 * slot, parity);
-            if (++issued > most_in_flight) {
-                wgmma::barrier_wait(s.full + 8 * behind, behind_parity);
-                if (++behind == s.count) {
-                    behind = 0;
-                    behind_parity ^= 1;
+            const int most = ready++ < s.count ? most_in_waiting : s.count;
+            for (++on_the_way; on_the_way > most; --on_the_way) {
+                wgmma::barrier_wait(s.full + 8 * arriving, arriving_parity);
+                if (++arriving == s.count) {
+                    arriving = 0;
+                    arriving_parity ^= 1;
                 }
             }
             for (int at = 0; at < stages;) {
