@@ -19,6 +19,29 @@ namespace {
 using Affine = Encoder::Affine;
 using Range = Encoder::Range;
 
+// The least and the largest of some lanes, of equal ones (zeros, which may differ in sign) the first. In pairs, which
+// are neither a long chain nor branches.
+template <int lanes>
+float least(const float* x) {
+    if constexpr (lanes == 1) {
+        return x[0];
+    } else {
+        float of_two[lanes / 2];
+        for (int l = 0; l < lanes / 2; ++l) of_two[l] = x[2 * l + 1] < x[2 * l] ? x[2 * l + 1] : x[2 * l];
+        return least<lanes / 2>(of_two);
+    }
+}
+template <int lanes>
+float largest(const float* x) {
+    if constexpr (lanes == 1) {
+        return x[0];
+    } else {
+        float of_two[lanes / 2];
+        for (int l = 0; l < lanes / 2; ++l) of_two[l] = x[2 * l] < x[2 * l + 1] ? x[2 * l + 1] : x[2 * l];
+        return largest<lanes / 2>(of_two);
+    }
+}
+
 // NaNs are passed over. Lanes, because a single running minimum would be one long chain.
 template <int lanes>
 Range range_of_lanes(const float* values, int64_t n) {
@@ -37,7 +60,7 @@ Range range_of_lanes(const float* values, int64_t n) {
         low[0] = values[i] < low[0] ? values[i] : low[0];
         high[0] = values[i] > high[0] ? values[i] : high[0];
     }
-    const Range r{*std::min_element(low, low + lanes), *std::max_element(high, high + lanes)};
+    const Range r{least<lanes>(low), largest<lanes>(high)};
     return r.min <= r.max ? r : Range{0, 0};
 }
 // Compilers make vectors of many lanes, which take a while to unite.
@@ -115,28 +138,24 @@ void pack_codes(int bits, const uint8_t* codes, int64_t n, uint8_t* out) {
     }
 }
 
-void store_u16(uint16_t u, uint8_t* to) {
-    std::memcpy(to, &u, 2);
-}
-
-void store_float(FloatType type, float value, int64_t index, uint8_t* array) {
-    array += static_cast<size_t>(index) * float_type_bytes(type);
+// values[n] as `type`, in a loop that compilers make vectors of.
+void store_floats(FloatType type, const float* values, int64_t n, uint8_t* out) {
+    const auto store_u16 = [out](int64_t i, uint16_t u) { std::memcpy(out + 2 * i, &u, 2); };
     if (type == FloatType::f32) {
-        std::memcpy(array, &value, 4);
+        std::memcpy(out, values, static_cast<size_t>(n) * 4);
+    } else if (type == FloatType::f16) {
+        for (int64_t i = 0; i < n; ++i) store_u16(i, f32_to_f16(values[i]));
     } else {
-        store_u16(type == FloatType::f16 ? f32_to_f16(value) : f32_to_bf16(value), array);
+        for (int64_t i = 0; i < n; ++i) store_u16(i, f32_to_bf16(values[i]));
     }
 }
 
-void convert(Element e, const float* values, int64_t n, uint8_t* out) {
-    if (e == Element::f32) {
-        std::memcpy(out, values, static_cast<size_t>(n) * 4);
-    } else if (e == Element::f16) {
-        for (int64_t i = 0; i < n; ++i) store_u16(f32_to_f16(values[i]), out + 2 * i);
-    } else {
-        for (int64_t i = 0; i < n; ++i) store_u16(f32_to_bf16(values[i]), out + 2 * i);
-    }
+FloatType float_type(Element e) {
+    return e == Element::f32 ? FloatType::f32 : e == Element::f16 ? FloatType::f16 : FloatType::bf16;
 }
+
+// Groups of which scales are computed and stored together.
+constexpr int64_t groups_together = 64;
 
 }  // namespace
 
@@ -145,7 +164,8 @@ Encoder::Encoder(const Format& format, int64_t rows, int64_t cols) : format_(for
     if (!format_valid(format) || format.storage != Storage::planar || (format.zero == Zero::constant && !centred))
         fail(QUANT_ERR_UNSUPPORTED, "format " + format_name(format) + " cannot be encoded; choose another format");
     if (!needs_observation()) return;
-    const int64_t bands = format.granularity == Granularity::block ? (rows + format.group - 1) / format.group : 1;
+    const int64_t bands = format.granularity == Granularity::block ? (rows + format.group - 1) / format.group
+                                                                   : std::max<int64_t>(1, rows);
     const float infinity = float_from_bits(0x7f800000);
     observed_.assign(static_cast<size_t>(bands * groups_per_row(format, cols)), Range{infinity, -infinity});
 }
@@ -156,7 +176,7 @@ bool Encoder::needs_observation() const {
 
 void Encoder::observe(int64_t row, const float* values) {
     const int64_t group = format_.group == 0 ? cols_ : format_.group, groups = groups_per_row(format_, cols_);
-    const int64_t first = first_group(row);
+    const int64_t first = format_.granularity == Granularity::tensor ? row : first_group(row);
     for (int64_t g = 0; g < groups; ++g) {
         Range& range = observed_[static_cast<size_t>(first + g)];
         range = united(range, range_of(values + g * group, std::min(group, cols_ - g * group)));
@@ -168,36 +188,58 @@ int64_t Encoder::first_group(int64_t row) const {
     return (format_.granularity == Granularity::block ? row / format_.group : row) * groups_per_row(format_, cols_);
 }
 
-void Encoder::store(const Affine& a, int64_t group, uint8_t* scales, uint8_t* zeros) const {
-    store_float(format_.scale, a.scale, group, scales);
-    if (format_.zero == Zero::minimum) store_float(format_.scale, a.shift, group, zeros);
-    if (format_.zero == Zero::integer) zeros[group] = a.zero_point;
+// Groups [first, first + n), n <= groups_together.
+void Encoder::store(const Affine* a, int64_t first, int64_t n, uint8_t* scales, uint8_t* zeros) const {
+    float values[groups_together] = {};
+    const size_t at = static_cast<size_t>(first) * float_type_bytes(format_.scale);
+    for (int64_t i = 0; i < n; ++i) values[i] = a[i].scale;
+    store_floats(format_.scale, values, n, scales + at);
+    if (format_.zero == Zero::minimum) {
+        for (int64_t i = 0; i < n; ++i) values[i] = a[i].shift;
+        store_floats(format_.scale, values, n, zeros + at);
+    } else if (format_.zero == Zero::integer) {
+        for (int64_t i = 0; i < n; ++i) zeros[first + i] = a[i].zero_point;
+    }
 }
 
-void Encoder::encode_shared(uint8_t* scales, uint8_t* zeros) const {
-    for (size_t g = 0; g < observed_.size(); ++g)
-        store(affine_for(format_, observed_[g]), static_cast<int64_t>(g), scales, zeros);
+void Encoder::encode_shared(uint8_t* scales, uint8_t* zeros) {
+    if (format_.granularity == Granularity::tensor && !observed_.empty()) {
+        for (const Range& of_row : observed_) observed_[0] = united(observed_[0], of_row);
+        observed_.resize(1);
+    }
+    const auto groups = static_cast<int64_t>(observed_.size());
+    for (int64_t first = 0; first < groups; first += groups_together) {
+        Affine affine[groups_together];
+        const int64_t n = std::min(groups_together, groups - first);
+        for (int64_t i = 0; i < n; ++i) affine[i] = affine_for(format_, observed_[static_cast<size_t>(first + i)]);
+        store(affine, first, n, scales, zeros);
+    }
 }
 
 void Encoder::encode_row(int64_t row, const float* values, uint8_t* codes, uint8_t* scales, uint8_t* zeros) const {
-    if (is_float(format_.element)) return convert(format_.element, values, cols_, codes);
+    if (is_float(format_.element)) return store_floats(float_type(format_.element), values, cols_, codes);
 
     const int bits = element_bits(format_.element);
     std::vector<uint8_t> unpacked(bits < 8 ? static_cast<size_t>(cols_) : 0);
     uint8_t* const bytes = bits < 8 ? unpacked.data() : codes;
     const int64_t group = format_.group == 0 ? cols_ : format_.group, groups = groups_per_row(format_, cols_);
-    const int64_t first = first_group(row);
-    for (int64_t g = 0; g < groups; ++g) {
-        const float* const from = values + g * group;
-        const int64_t n = std::min(group, cols_ - g * group);
-        const Affine a =
-            affine_for(format_, needs_observation() ? observed_[static_cast<size_t>(first + g)] : range_of(from, n));
-        if (format_.element == Element::e4m3) {
-            quantize_e4m3(a.scale, from, n, bytes + g * group);
-        } else {
-            quantize(a, from, n, bytes + g * group);
+    const int64_t of_row = first_group(row);
+    const auto size = [&](int64_t g) { return std::min(group, cols_ - g * group); };
+    for (int64_t first = 0; first < groups; first += groups_together) {
+        Affine affine[groups_together];
+        const int64_t end = std::min(first + groups_together, groups);
+        for (int64_t g = first; g < end; ++g)
+            affine[g - first] = affine_for(format_, needs_observation() ? observed_[static_cast<size_t>(of_row + g)]
+                                                                        : range_of(values + g * group, size(g)));
+        for (int64_t g = first; g < end; ++g) {
+            const Affine& a = affine[g - first];
+            if (format_.element == Element::e4m3) {
+                quantize_e4m3(a.scale, values + g * group, size(g), bytes + g * group);
+            } else {
+                quantize(a, values + g * group, size(g), bytes + g * group);
+            }
         }
-        if (!needs_observation()) store(a, first + g, scales, zeros);
+        if (!needs_observation()) store(affine, of_row + first, end - first, scales, zeros);
     }
     pack_codes(bits, bytes, cols_, codes);
 }
@@ -210,11 +252,11 @@ void pack_row(const Format& format, int64_t cols, const uint8_t* codes, const fl
     else
         std::memcpy(row_codes, codes, codes_row_bytes(format, cols));
     if (is_float(format.element)) return;
-    for (int64_t g = 0; g < groups_per_row(format, cols); ++g) {
-        store_float(format.scale, scales[g], g, row_scales);
-        if (format.zero == Zero::minimum) store_float(format.scale, offsets[g], g, row_zeros);
-        if (format.zero == Zero::integer) row_zeros[g] = static_cast<uint8_t>(offsets[g]);
-    }
+    const int64_t groups = groups_per_row(format, cols);
+    store_floats(format.scale, scales, groups, row_scales);
+    if (format.zero == Zero::minimum) store_floats(format.scale, offsets, groups, row_zeros);
+    for (int64_t g = 0; format.zero == Zero::integer && g < groups; ++g)
+        row_zeros[g] = static_cast<uint8_t>(offsets[g]);
 }
 
 void interleave_ggml_row(const Format& planar, int64_t cols, const uint8_t* row_codes, const uint8_t* row_scales,

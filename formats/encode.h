@@ -20,11 +20,11 @@ class Encoder {
     Encoder(const Format& format, int64_t rows, int64_t cols);
 
     // Scales of tensor and block granularity come from the whole matrix and are shared by rows: call observe on every
-    // row first (any order, one thread at a time), then encode_shared, which writes them, then encode_row. Other
-    // granularities need neither.
+    // row first (rows of one block in order on one thread), then encode_shared, which writes them, then encode_row.
+    // Other granularities need neither.
     bool needs_observation() const;
     void observe(int64_t row, const float* values);
-    void encode_shared(uint8_t* scales, uint8_t* zeros) const;
+    void encode_shared(uint8_t* scales, uint8_t* zeros);
 
     // Writes one row of the planar arrays: codes[codes_row_bytes]; scales and zeros point at the arrays' starts, and
     // the entries of this row alone are written. Thread-safe for different rows.
@@ -37,11 +37,11 @@ class Encoder {
 
   private:
     int64_t first_group(int64_t row) const;  // of the scales that the row uses
-    void store(const Affine& a, int64_t group, uint8_t* scales, uint8_t* zeros) const;
+    void store(const Affine* a, int64_t first, int64_t n, uint8_t* scales, uint8_t* zeros) const;
 
     Format format_;
     int64_t cols_;
-    std::vector<Range> observed_;  // per tensor, or per block
+    std::vector<Range> observed_;  // per block; of a tensor per row, then of all
 };
 
 // The inverse of unpack_row, for planar formats: one row's entries of the arrays. codes[cols] are one byte each, of

@@ -69,14 +69,15 @@ static inline float e4m3_to_f32(uint8_t code) {
     return float_from_bits(magnitude | sign);
 }
 
-// Clamps to +-448 before the cast; NaN stays NaN. Below 2^-6 the units are 2^-9, those of 2^14's last place.
+// Clamps to +-448 before the cast; NaN stays NaN. Adding the power of two whose last place is the units of a code of
+// the value's exponent, those of 2^-6 at least, rounds to them.
 static inline uint8_t f32_to_e4m3(float x) {
     const uint32_t u = float_bits(x), sign = u >> 24 & 0x80, magnitude = u & 0x7fffffff;
     const uint32_t a = select_less(magnitude, 0x43e00000u, magnitude, 0x43e00000u);  // 448
-    const uint32_t normal = ((a + 0x7ffff + (a >> 20 & 1)) >> 20) - (120u << 3);
-    const uint32_t subnormal = float_bits(float_from_bits(a) + 16384.0f) - float_bits(16384.0f);
-    const uint32_t finite = select_less(a, 121u << 23, subnormal, normal);
-    return static_cast<uint8_t>(select_less(magnitude, 0x7f800001u, finite, 0x7f) | sign);
+    const uint32_t power = (select_less(a, 121u << 23, 121u << 23, a) & 0x7f800000) + (20u << 23);
+    const uint32_t units = float_bits(float_from_bits(a) + float_from_bits(power)) - power;
+    const uint32_t finite = units + (power >> 20) - (141u << 3);
+    return static_cast<uint8_t>(finite | select_less(magnitude, 0x7f800001u, 0, 0x7f) | sign);
 }
 
 }  // namespace quant

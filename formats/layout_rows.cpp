@@ -19,13 +19,18 @@ size_t scales_size(const TileShape& t) {
     return t.rows * float_type_bytes(t.scale);
 }
 
-void store_float(FloatType type, float value, uint8_t* to) {
+// One number of each of `rows` rows, `stride` apart; zeros for the rest of the R.
+template <int R>
+void store_floats(FloatType type, const float* from, size_t stride, int rows, uint8_t* to) {
+    float values[R] = {};
+    for (int r = 0; r < rows; ++r) values[r] = from[r * stride];
     if (type == FloatType::f32) {
-        std::memcpy(to, &value, 4);
-    } else {
-        uint16_t half = type == FloatType::f16 ? f32_to_f16(value) : f32_to_bf16(value);
-        std::memcpy(to, &half, 2);
+        std::memcpy(to, values, sizeof values);
+        return;
     }
+    uint16_t halves[R];
+    for (int r = 0; r < R; ++r) halves[r] = type == FloatType::f16 ? f32_to_f16(values[r]) : f32_to_bf16(values[r]);
+    std::memcpy(to, halves, sizeof halves);
 }
 
 float load_float(FloatType type, const uint8_t* from) {
@@ -60,44 +65,44 @@ struct HeaderPart {
     }
 };
 
+template <int R>
 void pack_header(const PackRows& from, const TileShape& t, int panel, uint8_t* header) {
     HeaderPart part{t};
-    int panels = (t.groups + t.panel_groups - 1) / t.panel_groups;
-    for (int r = 0; r < from.rows; ++r) {
-        if (t.header == HeaderKind::nested || t.header == HeaderKind::nested_u6) {
-            size_t at = static_cast<size_t>(r) * panels + panel;
-            store_float(t.scale, from.coarse_scales[at], header + part.scale(0, r));
-            if (t.header == HeaderKind::nested_u6)
-                store_float(t.scale, from.coarse_offsets[at], header + part.coarse_minimum(r));
-        }
-        for (int g = 0; g < t.panel_groups; ++g) {
-            int group = panel * t.panel_groups + g;
-            if (group >= t.groups) break;
-            size_t at = static_cast<size_t>(r) * t.groups + group;
-            switch (t.header) {
-                case HeaderKind::none:
-                    break;
-                case HeaderKind::minimum:
-                    store_float(t.scale, from.offsets[at], header + part.minimum(g, r));
-                    store_float(t.scale, from.scales[at], header + part.scale(g, r));
-                    break;
-                case HeaderKind::integer:
-                    header[part.zero_point(g, r)] = static_cast<uint8_t>(from.offsets[at]);
-                    store_float(t.scale, from.scales[at], header + part.scale(g, r));
-                    break;
-                case HeaderKind::plain:
-                    store_float(t.scale, from.scales[at], header + part.scale(g, r));
-                    break;
-                case HeaderKind::nested:
-                    header[part.scale_code(g, r)] = from.scale_codes[at];
-                    break;
-                case HeaderKind::nested_u6: {
-                    int minimum = from.offset_codes[at];
+    const size_t panels = (t.groups + t.panel_groups - 1) / t.panel_groups, groups = t.groups;
+    if (t.header == HeaderKind::nested || t.header == HeaderKind::nested_u6)
+        store_floats<R>(t.scale, from.coarse_scales + panel, panels, from.rows, header + part.scale(0, 0));
+    if (t.header == HeaderKind::nested_u6)
+        store_floats<R>(t.scale, from.coarse_offsets + panel, panels, from.rows, header + part.coarse_minimum(0));
+    for (int g = 0; g < t.panel_groups; ++g) {
+        const int group = panel * t.panel_groups + g;
+        if (group >= t.groups) break;
+        switch (t.header) {
+            case HeaderKind::none:
+                break;
+            case HeaderKind::minimum:
+                store_floats<R>(t.scale, from.offsets + group, groups, from.rows, header + part.minimum(g, 0));
+                store_floats<R>(t.scale, from.scales + group, groups, from.rows, header + part.scale(g, 0));
+                break;
+            case HeaderKind::integer:
+                for (int r = 0; r < from.rows; ++r)
+                    header[part.zero_point(g, r)] = static_cast<uint8_t>(from.offsets[r * groups + group]);
+                store_floats<R>(t.scale, from.scales + group, groups, from.rows, header + part.scale(g, 0));
+                break;
+            case HeaderKind::plain:
+                store_floats<R>(t.scale, from.scales + group, groups, from.rows, header + part.scale(g, 0));
+                break;
+            case HeaderKind::nested:
+                for (int r = 0; r < from.rows; ++r)
+                    header[part.scale_code(g, r)] = from.scale_codes[r * groups + group];
+                break;
+            case HeaderKind::nested_u6:
+                for (int r = 0; r < from.rows; ++r) {
+                    const size_t at = r * groups + group;
+                    const int minimum = from.offset_codes[at];
                     header[part.scale_code(g, r)] = static_cast<uint8_t>(from.scale_codes[at] | (minimum & 3) << 6);
                     header[part.nibble(g, r)] |= static_cast<uint8_t>(minimum >> 2 << (r < t.rows / 2 ? 0 : 4));
-                    break;
                 }
-            }
+                break;
         }
     }
 }
@@ -190,18 +195,44 @@ bool column_major(Element element) {
     return is_float(element) || element == Element::e4m3;
 }
 
-template <int R>
-void pack_columns(const PackRows& from, const TileShape& t, int first_col, int cols, uint8_t* to) {
-    size_t bytes = element_bits(t.element) / 8;
-    for (int r = 0; r < from.rows; ++r) {
-        const uint8_t* row = from.codes + (static_cast<size_t>(r) * from.cols + first_col) * bytes;
-        if (bytes == 4)
-            for (int c = 0; c < cols; ++c) std::memcpy(to + (c * R + r) * 4, row + c * 4, 4);
-        else if (bytes == 2)
-            for (int c = 0; c < cols; ++c) std::memcpy(to + (c * R + r) * 2, row + c * 2, 2);
-        else
-            for (int c = 0; c < cols; ++c) to[c * R + r] = row[c];
+// The columns of R rows of n numbers, one after another. Rows r and r + R / 2 become one row, number by number, until
+// one is left: loops that compilers make vectors of.
+template <int R, int n, class T>
+void transpose(const T* rows, T* columns) {
+    if constexpr (R == 1) {
+        std::memcpy(columns, rows, n * sizeof(T));
+    } else {
+        T halves[R / 2 * 2 * n];
+        for (int r = 0; r < R / 2; ++r) {
+            for (int i = 0; i < n; ++i) {
+                halves[2 * n * r + 2 * i] = rows[n * r + i];
+                halves[2 * n * r + 2 * i + 1] = rows[n * (r + R / 2) + i];
+            }
+        }
+        transpose<R / 2, 2 * n>(halves, columns);
     }
+}
+
+template <int R, class T>
+void pack_columns(const PackRows& from, int first_col, int cols, uint8_t* to) {
+    T rows[R * block_cols], columns[R * block_cols];
+    if (from.rows < R || cols < block_cols) std::memset(rows, 0, sizeof rows);
+    for (int r = 0; r < from.rows; ++r)
+        std::memcpy(rows + r * block_cols, from.codes + (static_cast<size_t>(r) * from.cols + first_col) * sizeof(T),
+                    cols * sizeof(T));
+    transpose<R, block_cols>(rows, columns);
+    std::memcpy(to, columns, sizeof columns);
+}
+
+template <int R>
+void pack_columns(Element element, const PackRows& from, int first_col, int cols, uint8_t* to) {
+    const int bits = element_bits(element);
+    if (bits == 32)
+        pack_columns<R, uint32_t>(from, first_col, cols, to);
+    else if (bits == 16)
+        pack_columns<R, uint16_t>(from, first_col, cols, to);
+    else
+        pack_columns<R, uint8_t>(from, first_col, cols, to);
 }
 
 template <int R, int StepCols>
@@ -212,15 +243,14 @@ void pack(const PackRows& from, uint8_t* tile) {
         uint8_t* panel = tile + static_cast<size_t>(b / t.panel_blocks) * t.panel_bytes;
         if (b % t.panel_blocks == 0) {
             std::memset(panel, 0, t.header_bytes);
-            if (t.header != HeaderKind::none) pack_header(from, t, b / t.panel_blocks, panel);
+            if (t.header != HeaderKind::none) pack_header<R>(from, t, b / t.panel_blocks, panel);
         }
         uint8_t* block = panel + t.header_bytes + b % t.panel_blocks * t.block_bytes;
         int first = b * block_cols;
         int cols = from.cols - first < block_cols ? static_cast<int>(from.cols - first) : block_cols;
         bool whole = whole_rows && cols == block_cols;
         if (column_major(t.element)) {
-            if (!whole) std::memset(block, 0, t.block_bytes);
-            pack_columns<R>(from, t, first, cols, block);
+            pack_columns<R>(t.element, from, first, cols, block);
             continue;
         }
         uint32_t steps[steps_per_block][R];

@@ -59,7 +59,8 @@ struct TileRow {
 };
 }  // namespace
 
-RowSource::RowSource(const WeightView& view, const Format& target) : view_(view), target_(target) {
+RowSource::RowSource(const WeightView& view, const Format& target, const std::function<ForEach>& for_each)
+    : view_(view), target_(target) {
     if (view.layout) stored_scratch_ = TileRow(view.format, view.cols).end;
     if (target == view.format) return;
     encode_scratch_ =
@@ -68,13 +69,23 @@ RowSource::RowSource(const WeightView& view, const Format& target) : view_(view)
     scales_.resize(scales_bytes(target, view.rows, view.cols));
     zeros_.resize(zeros_bytes(target, view.rows, view.cols));
     if (!encoder_->needs_observation()) return;
-    std::vector<float> values(static_cast<size_t>(view.cols));
+    if (for_each) {
+        const int64_t together = target.group ? target.group : 64;
+        for_each((view.rows + together - 1) / together,
+                 [&](int64_t i) { observe(i * together, std::min((i + 1) * together, view.rows)); });
+    } else {
+        observe(0, view.rows);
+    }
+    encoder_->encode_shared(scales_.data(), zeros_.data());
+}
+
+void RowSource::observe(int64_t first, int64_t end) {
+    std::vector<float> values(static_cast<size_t>(view_.cols));
     std::vector<uint8_t> scratch(stored_scratch_);
-    for (int64_t r = 0; r < view.rows; ++r) {
+    for (int64_t r = first; r < end; ++r) {
         decode_row(stored(r, scratch.data()), 0, values.data());
         encoder_->observe(r, values.data());
     }
-    encoder_->encode_shared(scales_.data(), zeros_.data());
 }
 
 WeightView RowSource::stored(int64_t row, uint8_t* scratch) const {

@@ -1,5 +1,6 @@
 // Rows of a matrix in another format than it is stored in: THE decode, then THE encode, row by row and on any thread.
 #pragma once
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -10,9 +11,12 @@ namespace quant {
 
 class RowSource {
   public:
+    // Calls f(0) ... f(count - 1), on any threads.
+    using ForEach = void(int64_t count, const std::function<void(int64_t)>& f);
+
     // `view` must outlive it. If the target differs from the view's format only in storage, rows are passed through.
-    // Tensor and block granularity read the whole matrix here for their scales.
-    RowSource(const WeightView& view, const Format& target);
+    // Tensor and block granularity read the whole matrix here for their scales, with `for_each` if there is one.
+    RowSource(const WeightView& view, const Format& target, const std::function<ForEach>& for_each = nullptr);
 
     const Format& format() const { return target_; }
     // All of the matrix in that layout, if it is stored so; else null.
@@ -26,6 +30,7 @@ class RowSource {
     WeightView row(int64_t row, uint8_t* scratch);
 
   private:
+    void observe(int64_t first, int64_t end);  // rows
     // One row as it is, taken out of its tile if the matrix has a layout.
     WeightView stored(int64_t row, uint8_t* scratch) const;
 

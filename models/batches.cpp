@@ -21,4 +21,10 @@ void run_in_batches(ThreadPool& threads, int64_t count, int64_t elements_each, s
     }
 }
 
+std::function<void(int64_t, const std::function<void(int64_t)>&)> for_each_on(ThreadPool& threads) {
+    return [&threads](int64_t count, const std::function<void(int64_t)>& f) {
+        threads.parallel(static_cast<int>(count), [&](int item, int) { f(item); });
+    };
+}
+
 }  // namespace quant

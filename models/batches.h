@@ -15,4 +15,7 @@ void run_in_batches(ThreadPool& threads, int64_t count, int64_t elements_each, s
                     const std::function<void(int64_t item, uint8_t* scratch)>& run,
                     const std::function<void(int64_t items)>& done);
 
+// For what is done at once: f(0) ... f(count - 1) on any thread.
+std::function<void(int64_t count, const std::function<void(int64_t)>& f)> for_each_on(ThreadPool& threads);
+
 }  // namespace quant

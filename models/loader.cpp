@@ -270,7 +270,7 @@ void WeightLoader::load_linear(Entry& e, ThreadPool& threads, const std::functio
     int64_t first_row = 0;  // of the part, in the weight
     for (const Part& part : e.parts) {
         std::vector<uint8_t> file_scratch;
-        RowSource source(checkpoint_.view(*part.tensor, file_scratch), w.format);
+        RowSource source(checkpoint_.view(*part.tensor, file_scratch), w.format, for_each_on(threads));
         std::optional<TilePacker> packer;
         if (!stored) packer.emplace(source, *w.layout, part.rows, w.cols);
         auto load_rows = [&](int64_t index, uint8_t* scratch) {

@@ -128,7 +128,7 @@ class MatrixWriter {
         : threads_(threads), progress_(std::move(progress)) {}
 
     void write(GgufWriter& writer, const WeightView& view, const PlannedTensor& planned) {
-        RowSource source(view, planned.format);
+        RowSource source(view, planned.format, for_each_on(threads_));
         if (planned.layout) return write_tiles(writer, view, source, *planned.layout);
         const Format& format = planned.format;
         const ParameterRows parameters = parameter_rows(format, view.rows, view.cols);
