@@ -1,6 +1,6 @@
 // The weights of a whole plan as a stream: one thread of each block copies what the block will multiply into a ring in
-// shared memory, chunk after chunk and linear after linear, as soon as a slot is free. Nothing else of the plan holds
-// it up.
+// shared memory, chunk after chunk and linear after linear, as slots become free. No instruction of the plan holds it
+// up.
 #pragma once
 #include "backends/cuda/persistent.h"
 #include "backends/cuda/wgmma.cuh"
