@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 
 #include "formats/error.h"
 #include "formats/float_types.h"
@@ -19,26 +20,16 @@ namespace {
 using Affine = Encoder::Affine;
 using Range = Encoder::Range;
 
-// The least and the largest of some lanes, of equal ones (zeros, which may differ in sign) the first. In pairs, which
-// are neither a long chain nor branches.
-template <int lanes>
-float least(const float* x) {
+// Of some lanes the one that is before all others, of equal ones (zeros, which may differ in sign) the first. In pairs,
+// which are neither a long chain nor branches.
+template <int lanes, class Before>
+float foremost(const float* x, Before before) {
     if constexpr (lanes == 1) {
         return x[0];
     } else {
         float of_two[lanes / 2];
-        for (int l = 0; l < lanes / 2; ++l) of_two[l] = x[2 * l + 1] < x[2 * l] ? x[2 * l + 1] : x[2 * l];
-        return least<lanes / 2>(of_two);
-    }
-}
-template <int lanes>
-float largest(const float* x) {
-    if constexpr (lanes == 1) {
-        return x[0];
-    } else {
-        float of_two[lanes / 2];
-        for (int l = 0; l < lanes / 2; ++l) of_two[l] = x[2 * l] < x[2 * l + 1] ? x[2 * l + 1] : x[2 * l];
-        return largest<lanes / 2>(of_two);
+        for (int l = 0; l < lanes / 2; ++l) of_two[l] = before(x[2 * l + 1], x[2 * l]) ? x[2 * l + 1] : x[2 * l];
+        return foremost<lanes / 2>(of_two, before);
     }
 }
 
@@ -60,7 +51,7 @@ Range range_of_lanes(const float* values, int64_t n) {
         low[0] = values[i] < low[0] ? values[i] : low[0];
         high[0] = values[i] > high[0] ? values[i] : high[0];
     }
-    const Range r{least<lanes>(low), largest<lanes>(high)};
+    const Range r{foremost<lanes>(low, std::less<float>()), foremost<lanes>(high, std::greater<float>())};
     return r.min <= r.max ? r : Range{0, 0};
 }
 // Compilers make vectors of many lanes, which take a while to unite.
