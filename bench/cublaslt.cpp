@@ -92,7 +92,7 @@ std::vector<uint8_t> random_numbers(LibraryNumbers numbers, size_t n, Random& ra
 
 class Products : public LibraryProducts {
   public:
-    Products(int device, LibraryNumbers numbers, int64_t out, int64_t in, int rows, int weights)
+    Products(int device, LibraryNumbers numbers, LibraryResults results, int64_t out, int64_t in, int rows, int weights)
         : integers_(numbers == LibraryNumbers::s8),
           weights_(weights),
           weight_bytes_(static_cast<size_t>(out * in) * (numbers == LibraryNumbers::f16 ? 2 : 1)),
@@ -111,7 +111,10 @@ class Products : public LibraryProducts {
 
         const bool halves = numbers == LibraryNumbers::f16;
         const cudaDataType_t factor = integers_ ? CUDA_R_8I : halves ? CUDA_R_16F : CUDA_R_8F_E4M3;
-        const cudaDataType_t result = integers_ ? CUDA_R_32I : halves ? CUDA_R_16F : CUDA_R_16BF;
+        const cudaDataType_t result = integers_                         ? CUDA_R_32I
+                                      : results == LibraryResults::full ? CUDA_R_32F
+                                      : halves                          ? CUDA_R_16F
+                                                                        : CUDA_R_16BF;
         check(library_.Create(&handle_), "cublasLtCreate");
         check(library_.MatmulDescCreate(&product_, integers_ ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F,
                                         integers_ ? CUDA_R_32I : CUDA_R_32F),
@@ -201,10 +204,10 @@ class Products : public LibraryProducts {
 
 }  // namespace
 
-std::unique_ptr<LibraryProducts> library_products(int device, LibraryNumbers numbers, int64_t out, int64_t in, int rows,
-                                                  int weights, std::string* why) {
+std::unique_ptr<LibraryProducts> library_products(int device, LibraryNumbers numbers, LibraryResults results,
+                                                  int64_t out, int64_t in, int rows, int weights, std::string* why) {
     try {
-        return std::make_unique<Products>(device, numbers, out, in, rows, weights);
+        return std::make_unique<Products>(device, numbers, results, out, in, rows, weights);
     } catch (const std::runtime_error& error) {
         *why = error.what();
         return nullptr;

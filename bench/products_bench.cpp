@@ -126,10 +126,11 @@ void time_product(benchmark::State& state, ProductDevice& on, const std::string&
 }
 
 #ifdef QUANT_BENCH_CUBLASLT
-void time_library(benchmark::State& state, int device, LibraryNumbers numbers, const Product& p) {
+void time_library(benchmark::State& state, int device, LibraryNumbers numbers, LibraryResults results,
+                  const Product& p) {
     const size_t bytes = static_cast<size_t>(p.out * p.in) * (numbers == LibraryNumbers::f16 ? 2 : 1);
     std::string why;
-    const auto products = library_products(device, numbers, p.out, p.in, p.rows,
+    const auto products = library_products(device, numbers, results, p.out, p.in, p.rows,
                                            static_cast<int>((beyond_caches + bytes - 1) / bytes), &why);
     if (!products) return state.SkipWithError(why.c_str());
     for (auto _ : state) products->run(products_of_a_plan);
@@ -160,10 +161,13 @@ void add_product_benchmarks() {
 #ifdef QUANT_BENCH_CUBLASLT
             LibraryNumbers numbers;
             if (!library_has(p, &numbers)) continue;
-            const auto library = [device = std::atoi(info.name.c_str() + 5), numbers, p](benchmark::State& state) {
-                time_library(state, device, numbers, p);
-            };
-            benchmark::RegisterBenchmark(p.name("cublaslt").c_str(), library)->UseRealTime();
+            for (const auto& kind : {std::pair<const char*, LibraryResults>{"cublaslt", LibraryResults::shortest},
+                                     {"cublaslt-f32", LibraryResults::full}}) {
+                if (kind.second == LibraryResults::full && numbers == LibraryNumbers::s8) continue;  // int32 above
+                const auto library = [device = std::atoi(info.name.c_str() + 5), numbers, results = kind.second,
+                                      p](benchmark::State& state) { time_library(state, device, numbers, results, p); };
+                benchmark::RegisterBenchmark(p.name(kind.first).c_str(), library)->UseRealTime();
+            }
 #endif
         }
     }

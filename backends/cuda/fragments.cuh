@@ -28,7 +28,7 @@ template <bool Bf16>
 struct Codec16 {
     static constexpr FragmentKind kind = FragmentKind::bits16;
     static constexpr int blocks = 1;
-    static constexpr bool bf16 = Bf16, codes = false;
+    static constexpr bool bf16 = Bf16, codes = false, is_signed = true;
     static constexpr float unit = 1;
     __device__ static void expand(const StageLoad& w, int, uint32_t (&a)[2][4]) {
 #pragma unroll

@@ -155,6 +155,7 @@ void emit_many(Recorder& recorder, const Bound& b, LinearArguments a, ManyMode m
     } else {
         maps.tokens = map_rows(a.in, a.in_stride, recorder.max_rows, k.tokens);
     }
+    a.out_aligned = is_aligned(a.out) && is_aligned(a.add) && (a.out_stride | a.add_stride) % 4 == 0;
     a.cluster = blocks > 1 ? 2 : 1;
     maps.weights = map_tiles(a.tiles, a.parameters_at / row, a.tile_count, a.tile_bytes, k.code_bytes / row,
                              many_tiles / a.cluster);

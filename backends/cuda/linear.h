@@ -39,8 +39,9 @@ struct LinearArguments {
     int64_t add_stride;
     float* out;
     int64_t out_stride;
-    bool outputs;  // rows are the step's outputs
-    bool pairs;    // linear_rows.cuh: out is silu(first half of the rows) * second half
+    bool out_aligned;  // 16 bytes at a time, and `add`
+    bool outputs;      // rows are the step's outputs
+    bool pairs;        // linear_rows.cuh: out is silu(first half of the rows) * second half
     // linear_rows.cuh: how blocks and warps share the work.
     int parts, groups, group_tiles, segments;
     int x_rows, x_pitch, x_sums;

@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(wgmma_threads, 1) multiply_wgmma(float* sink) 
                 wgmma::product_f16(d[i % 2], a[i / 2 % 4], b, 1);
         }
         wgmma::commit();
-        wgmma::wait();
+        wgmma::wait<0>();
     }
     Sum sum = 0;
     for (int i = 0; i < 64; ++i) sum += d[0][i] + d[1][i];

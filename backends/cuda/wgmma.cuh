@@ -14,14 +14,20 @@ __device__ inline uint64_t descriptor(uint32_t shared_address) {
     return static_cast<uint64_t>((shared_address & 0x3ffff) >> 4) | uint64_t{1} << 16 | uint64_t{64} << 32 |
            uint64_t{1} << 62;
 }
+// Bytes after a descriptor's, within its slot of memory.
+__device__ constexpr uint64_t descriptor_offset(int bytes) {
+    return static_cast<uint64_t>(bytes >> 4);
+}
 __device__ inline void fence() {
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }
 __device__ inline void commit() {
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
+// Until no more than `most` of the groups are under way.
+template <int most>
 __device__ inline void wait() {
-    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(most) : "memory");
 }
 // The compiler does not know that products still read their operands after they were issued: this is a use of them.
 __device__ inline void keep(const uint32_t (&operand)[4][4]) {
@@ -134,6 +140,12 @@ __device__ inline uint4 load_shared(uint32_t at) {
                  : "r"(at)
                  : "memory");
     return v;
+}
+__device__ inline void store_shared(uint32_t at, float v) {
+    asm volatile("st.shared.f32 [%0], %1;" ::"r"(at), "f"(v) : "memory");
+}
+__device__ inline void store_shared(uint32_t at, int v) {
+    asm volatile("st.shared.s32 [%0], %1;" ::"r"(at), "r"(v) : "memory");
 }
 // Of two warpgroups, one waits until the other has issued its products.
 __device__ inline void turn_wait() {
