@@ -178,6 +178,7 @@ void emit_linear(Recorder& recorder, const Bound& b, std::vector<LinearPath> by_
             p.prepare(l->bound, l->shape, first, tile_count(tiles, item), *workspace + first * p.row_bytes);
         });
     const int threads = recorder.threads;
+    const bool one_stream = recorder.one_stream;
     const auto items_of = [l, threads](int rows) {
         const LinearPath& p = l->path(rows);
         return WeightItems(*p.kernels, *p.linear, l->shape, l->tiles, rows, threads);
@@ -187,7 +188,7 @@ void emit_linear(Recorder& recorder, const Bound& b, std::vector<LinearPath> by_
             const int rows = l->rows(step);
             return rows ? items_of(rows).count() : 0;
         },
-        [l, items_of, workspace](const Step& step, int item, uint8_t* scratch) {
+        [l, items_of, workspace, one_stream](const Step& step, int item, uint8_t* scratch) {
             const int rows = l->rows(step);
             const WeightItems items = items_of(rows);
             if (items.size(item) <= 0) return;
@@ -195,7 +196,7 @@ void emit_linear(Recorder& recorder, const Bound& b, std::vector<LinearPath> by_
             const Operand& x = l->bound.in[0];
             const LinearInput in{l->in_place(rows) ? host_pointer(x.data) : *workspace, p.row_bytes,
                                  x.type == ValueType::f32 ? nullptr : row_scales(x), rows};
-            const LinearWeights weights{&l->shape, host_pointer(l->bound.node.weight->data)};
+            const LinearWeights weights{&l->shape, host_pointer(l->bound.node.weight->data), one_stream};
             p.linear->run(weights, in, linear_output(l->bound), items.first(item), items.size(item), scratch);
         },
         scratch_bytes);
