@@ -88,7 +88,9 @@ struct WeightItems {
                 int threads, bool one_stream)
         : tiles(tiles),
           each(k.weight_tiles),
-          unit(rows > 1 ? k.weight_tiles : one_stream ? 1 : std::max(k.code_streams, k.weight_tiles)),
+          unit(rows > 1     ? k.weight_tiles
+               : one_stream ? 1
+                            : std::max(k.code_streams, k.weight_tiles)),
           runs(rows <= 2 * k.row_tile) {
         if (runs) {
             constexpr size_t least_bytes = 64 << 10;  // of a share
