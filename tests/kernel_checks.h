@@ -34,7 +34,7 @@ void each_kernel(std::vector<std::unique_ptr<TestedDevice>>& devices, Op op, con
             INFO(tested->name() << ": " << kernel->name << ", " << in0.cols << " -> " << out.cols << " columns");
             tested->exercised.insert(kernel->name);
             const auto result = go(tested->device, *kernel);
-            for (auto& other : tested->other_threads) REQUIRE(same_bits(go(*other, *kernel), result));
+            for (auto& other : tested->others) REQUIRE(same_bits(go(*other, *kernel), result));
             check(result);
         }
 }

@@ -277,9 +277,12 @@ void check_kernels(Rig& rig, const HostWeight& w, const Input& x, bool thorough,
                         Linear(tested->device, *kernel, w, some_rows(x, {row}), some_rows(first, {row})).compute(1, 1);
                     if (same) REQUIRE(same_bits(y.row(0), all.row(row), w.rows));
                 }
-                for (auto& device : tested->other_threads) {
+                for (auto& device : tested->others) {
                     const Matrix y = Linear(*device, *kernel, w, x, first).compute(most, most);
                     for (int i = 0; i < most; ++i) REQUIRE(same_bits(y.row(i), all.row(i), w.rows));
+                    const Matrix alone =
+                        Linear(*device, *kernel, w, some_rows(x, {0}), some_rows(first, {0})).compute(1, 1);
+                    REQUIRE(same_bits(alone.row(0), all.row(0), w.rows));
                 }
             }
     }

@@ -7,6 +7,7 @@
 #include <limits>
 #include <stdexcept>
 
+#include "backends/cpu/cpu_devices.h"
 #include "formats/float_types.h"
 #include "formats/tile_packer.h"
 
@@ -125,14 +126,22 @@ Codes random_codes(ValueType type, int rows, int64_t cols, Random& random) {
     return x;
 }
 
-Device::Device(const std::string& name, int threads, bool exact) {
+Device::Device(int threads) {
     quant_host host{};
     host.struct_size = sizeof host;
     host.threads = threads;
     threads_ = std::make_unique<ThreadPool>(host);
     memory_ = std::make_unique<HostMemory>(host);
+}
+Device::Device(const std::string& name, int threads, bool exact) : Device(threads) {
     backend_ = create_backend(name.c_str(), {threads_.get(), memory_.get(), exact});
     name_ = backend_->name();
+}
+std::unique_ptr<Device> Device::reading(const std::string& name, int threads, bool one_stream) {
+    std::unique_ptr<Device> device(new Device(threads));
+    device->backend_ = create_cpu_device(name, {device->threads_.get(), device->memory_.get(), false}, one_stream);
+    device->name_ = name;
+    return device;
 }
 Device::Device(const std::string& name, std::unique_ptr<Backend> backend) : backend_(std::move(backend)), name_(name) {}
 
@@ -157,7 +166,7 @@ const Kernel& Device::reference(Op op) const {
 
 TestedDevice::TestedDevice(const std::string& name) : device(name, 2) {
     if (is("cpu:"))
-        for (int threads : {1, 3}) other_threads.push_back(std::make_unique<Device>(name, threads));
+        for (int threads : {1, 3}) others.push_back(Device::reading(name, threads, threads == 1));
     std::set<std::string> exact;
     const Device exact_device(name, 1, true);
     for (const Kernel& k : exact_device.kernels()) exact.insert(k.name);

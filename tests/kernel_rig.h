@@ -73,6 +73,8 @@ Codes random_codes(ValueType type, int rows, int64_t cols, Random& random);
 class Device {
   public:
     Device(const std::string& name, int threads, bool exact = false);
+    // Of the processor, which reads weights in this way: Processor::one_stream.
+    static std::unique_ptr<Device> reading(const std::string& name, int threads, bool one_stream);
     Device(const std::string& name, std::unique_ptr<Backend> backend);
     Backend& backend() { return *backend_; }
     const std::string& name() const { return name_; }
@@ -81,6 +83,7 @@ class Device {
     const Kernel& reference(Op op) const;
 
   private:
+    explicit Device(int threads);
     std::unique_ptr<ThreadPool> threads_;
     std::unique_ptr<HostMemory> memory_;
     std::unique_ptr<Backend> backend_;
@@ -100,7 +103,8 @@ struct TestedDevice {
     bool is(const char* family) const { return name().rfind(family, 0) == 0; }
     std::string part;  // empty: all
     Device device;
-    std::vector<std::unique_ptr<Device>> other_threads;  // the same with other numbers of threads
+    // The same with other numbers of threads, one for each way to read weights.
+    std::vector<std::unique_ptr<Device>> others;
     std::set<std::string> rounding;   // kernels that round float activations: the exact table lacks them
     std::set<std::string> exercised;  // kernels that a test has run
 };

@@ -36,8 +36,12 @@ struct CpuPlan : Plan {
 
 class CpuBackend : public Backend {
   public:
-    CpuBackend(std::string name, std::vector<Kernel> table, const DeviceServices& services)
-        : name_(std::move(name)), kernels_(std::move(table)), threads_(*services.threads), memory_(*services.memory) {}
+    CpuBackend(std::string name, std::vector<Kernel> table, const DeviceServices& services, bool one_stream)
+        : name_(std::move(name)),
+          kernels_(std::move(table)),
+          threads_(*services.threads),
+          memory_(*services.memory),
+          one_stream_(one_stream) {}
 
     const std::string& name() const override { return name_; }
     const std::vector<Kernel>& kernels() const override { return kernels_; }
@@ -73,7 +77,7 @@ class CpuBackend : public Backend {
     }
 
     std::unique_ptr<Plan> record(const std::vector<Bound>& nodes, int max_rows) override {
-        Recorder recorder(max_rows, threads_.threads());
+        Recorder recorder(max_rows, threads_.threads(), one_stream_);
         for (const Bound& bound : nodes) bound.kernel->emit(recorder, bound);
         return std::make_unique<CpuPlan>(std::move(recorder), memory_);
     }
@@ -103,6 +107,7 @@ class CpuBackend : public Backend {
     std::vector<Kernel> kernels_;
     ThreadPool& threads_;
     HostMemory memory_;
+    bool one_stream_;
 };
 
 }  // namespace
@@ -131,9 +136,9 @@ uint8_t* const* Recorder::workspace(size_t bytes) {
     return workspace_address.get();
 }
 
-std::unique_ptr<Backend> create_cpu_backend(std::string name, std::vector<Kernel> table,
-                                            const DeviceServices& services) {
-    return std::make_unique<CpuBackend>(std::move(name), std::move(table), services);
+std::unique_ptr<Backend> create_cpu_backend(std::string name, std::vector<Kernel> table, const DeviceServices& services,
+                                            bool one_stream) {
+    return std::make_unique<CpuBackend>(std::move(name), std::move(table), services, one_stream);
 }
 
 }  // namespace quant

@@ -49,9 +49,11 @@ struct Phase {
 // Collects the phases of a plan. An emit function calls phase() one or more times.
 class Recorder {
   public:
-    explicit Recorder(int max_rows, int threads) : max_rows(max_rows), threads(threads) {}
+    Recorder(int max_rows, int threads, bool one_stream)
+        : max_rows(max_rows), threads(threads), one_stream(one_stream) {}
     const int max_rows;  // rows of a step are at most this
     const int threads;
+    const bool one_stream;  // Processor::one_stream
     void phase(std::function<int(const Step&)> items, std::function<void(const Step&, int, uint8_t*)> run,
                size_t scratch_bytes = 0);
     // Memory that the phases of one node share; other nodes of the plan reuse it. The address is only known when the
@@ -81,7 +83,7 @@ void append_neon_dotprod_kernels(std::vector<Kernel>& table, bool exact);
 void append_neon_i8mm_kernels(std::vector<Kernel>& table, bool exact);
 
 // A device of this kernel table.
-std::unique_ptr<Backend> create_cpu_backend(std::string name, std::vector<Kernel> table,
-                                            const DeviceServices& services);
+std::unique_ptr<Backend> create_cpu_backend(std::string name, std::vector<Kernel> table, const DeviceServices& services,
+                                            bool one_stream);
 
 }  // namespace quant

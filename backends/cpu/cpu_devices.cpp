@@ -77,12 +77,16 @@ void append_cpu_devices(std::vector<DeviceInfo>& list) {
 }
 
 std::unique_ptr<Backend> create_cpu_device(const DeviceInfo& info, const DeviceServices& services) {
+    return create_cpu_device(info.name, services, detect_processor().one_stream);
+}
+
+std::unique_ptr<Backend> create_cpu_device(const std::string& name, const DeviceServices& services, bool one_stream) {
     for (const Device& device : devices) {
-        if (info.name != device.name) continue;
+        if (name != device.name) continue;
         std::vector<Kernel> table;
         device.append(table, services.exact);
         append_reference_kernels(table);
-        return create_cpu_backend(device.name, std::move(table), services);
+        return create_cpu_backend(device.name, std::move(table), services, one_stream);
     }
     return nullptr;
 }

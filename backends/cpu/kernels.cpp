@@ -78,24 +78,26 @@ int weight_tiles_of(const Weight& w, int lanes) {
 
 // How a linear's weight tiles are cut into items of work. With many rows an item is what stays in the cache while the
 // rows pass by, less if that leaves threads without work. With few, reading the weights is all there is to do, and
-// memory is read fastest in long runs: each thread's share is one run, in pieces of about 4, 2, 1 and 1 eighths, so
+// memory is read fastest in long runs: each thread's share is one run, in pieces that are each half of what is left, so
 // that all end at about the same time. Consecutive items belong to different threads.
 struct WeightItems {
     int tiles, each, unit, shares = 1, pieces = 1;  // each: tiles in a piece or, of runs, in a share
     bool runs;
 
     WeightItems(const CpuKernels& k, const LinearKernel& linear, const TileShape& shape, int tiles, int rows,
-                int threads)
+                int threads, bool one_stream)
         : tiles(tiles),
           each(k.weight_tiles),
-          unit(rows == 1 ? std::max(k.code_streams, k.weight_tiles) : k.weight_tiles),
+          unit(rows > 1     ? k.weight_tiles
+               : one_stream ? 1
+                            : std::max(k.code_streams, k.weight_tiles)),
           runs(rows <= 2 * k.row_tile) {
         if (runs) {
             constexpr size_t least_bytes = 64 << 10;  // of a share
             const size_t most_shares = static_cast<size_t>(tiles) * shape.tile_bytes / least_bytes;
             shares = static_cast<int>(std::max<size_t>(1, std::min<size_t>(threads, most_shares)));
             each = (tiles + shares * each - 1) / (shares * each) * each;
-            pieces = 4;
+            pieces = 6;
         } else {
             constexpr int least_items = 8;  // of a thread
             const int most = std::min(linear.tiles_together(shape), tiles / (least_items * threads));
@@ -112,8 +114,7 @@ struct WeightItems {
 
   private:
     int start(int piece) const {  // of a share
-        constexpr int eighths[] = {0, 4, 6, 7, 8};
-        return piece == pieces ? each : each * eighths[piece] / 8 / unit * unit;
+        return piece == pieces ? each : (each - (each >> piece)) / unit * unit;
     }
 };
 
@@ -178,16 +179,17 @@ void emit_linear(Recorder& recorder, const Bound& b, std::vector<LinearPath> by_
             p.prepare(l->bound, l->shape, first, tile_count(tiles, item), *workspace + first * p.row_bytes);
         });
     const int threads = recorder.threads;
-    const auto items_of = [l, threads](int rows) {
+    const bool one_stream = recorder.one_stream;
+    const auto items_of = [l, threads, one_stream](int rows) {
         const LinearPath& p = l->path(rows);
-        return WeightItems(*p.kernels, *p.linear, l->shape, l->tiles, rows, threads);
+        return WeightItems(*p.kernels, *p.linear, l->shape, l->tiles, rows, threads, one_stream);
     };
     recorder.phase(
         [l, items_of](const Step& step) {
             const int rows = l->rows(step);
             return rows ? items_of(rows).count() : 0;
         },
-        [l, items_of, workspace](const Step& step, int item, uint8_t* scratch) {
+        [l, items_of, workspace, one_stream](const Step& step, int item, uint8_t* scratch) {
             const int rows = l->rows(step);
             const WeightItems items = items_of(rows);
             if (items.size(item) <= 0) return;
@@ -195,7 +197,7 @@ void emit_linear(Recorder& recorder, const Bound& b, std::vector<LinearPath> by_
             const Operand& x = l->bound.in[0];
             const LinearInput in{l->in_place(rows) ? host_pointer(x.data) : *workspace, p.row_bytes,
                                  x.type == ValueType::f32 ? nullptr : row_scales(x), rows};
-            const LinearWeights weights{&l->shape, host_pointer(l->bound.node.weight->data)};
+            const LinearWeights weights{&l->shape, host_pointer(l->bound.node.weight->data), one_stream};
             p.linear->run(weights, in, linear_output(l->bound), items.first(item), items.size(item), scratch);
         },
         scratch_bytes);

@@ -62,6 +62,7 @@ struct LinearInput {
 struct LinearWeights {
     const TileShape* shape;
     const uint8_t* tiles;
+    bool one_stream;  // Processor::one_stream: one row is multiplied with one tile at a time
 };
 
 struct AttentionTile {  // some rows of one sequence, the query heads of one KV head
@@ -90,7 +91,7 @@ struct CpuKernels {
     int lanes;                 // rows of a tile
     int row_tile;              // activation rows multiplied together, at most max_row_tile
     int weight_tiles;          // tiles of a weight multiplied together
-    int code_streams;          // the same with one row; of floats as many or fewer
+    int code_streams;          // the same with one row, unless one_stream; of floats as many or fewer
     bool direct_rows;          // linear_float takes one row of float activations as it is, not prepared
     size_t float_block_bytes;  // of prepared activations of linear_float, a row's block of columns
 

@@ -27,21 +27,34 @@ QUANT_INLINE LinearOutput output_before(LinearOutput out, int end) {
     return out;
 }
 
-// One row of activations is multiplied with T tiles of weights side by side: a processor reads several streams from
-// memory faster than one, and they share what is loaded of the row. f(first tile, pointers to T tiles).
+// One row of activations is multiplied with T tiles of weights side by side where a processor reads several streams
+// from memory faster than one: they also share what is loaded of the row. f(T or 1, first tile, pointers to as many
+// tiles).
 template <int T, class F>
 QUANT_INLINE void for_streams(const LinearWeights& weights, int first, int end, F f) {
+    if constexpr (T > 1) {
+        if (weights.one_stream) return for_streams<1>(weights, first, end, f);
+    }
     for (int i = first; i < end; i += T) {
         const uint8_t* tiles[T];
         for (int j = 0; j < T; ++j) tiles[j] = tile_or_last(weights, i + j, end);
-        f(i, tiles);
+        f(Constant<T>{}, i, tiles);
     }
 }
 
-// The processor's own prefetching ends with every page; where products are slower than memory it is best left alone.
-constexpr size_t prefetch_distance = code_streams > 1 ? 512 : 1024;
+// While [p, p + bytes) of one of T streams is multiplied. The processor's own prefetching ends with every page. Where
+// that is what keeps one stream from the memory's speed, it starts again in time if one line of the next page was asked
+// for; all other lines are then best left to it.
+template <int T>
 QUANT_INLINE void prefetch_ahead(const uint8_t* p, size_t bytes) {
-    for (size_t i = 0; Simd::prefetch_rows && i < bytes; i += 64) Simd::prefetch(p + prefetch_distance + i);
+    if constexpr (T == 1 && code_streams > 1) {
+        constexpr uintptr_t page = 4096;
+        const uintptr_t at = reinterpret_cast<uintptr_t>(p) % page;
+        if (at < bytes) Simd::prefetch(p - at + page);
+    } else {
+        constexpr size_t distance = T > 1 ? 512 : 1024;
+        for (size_t i = 0; i < bytes; i += 64) Simd::prefetch(p + distance + i);
+    }
 }
 
 // Weights that come next are fetched into the second-level cache while a product of several rows keeps the units busy:

@@ -42,17 +42,16 @@ QUANT_INLINE Float decode_pair(const uint8_t* block) {
         return Pairs::interleave(Pairs::load_e4m3(block + 2 * P * lanes));
 }
 
-template <Element E>
+template <Element E, int T>
 void multiply_row_pairs(const TileShape& t, const uint8_t* const* tiles, const float* x, Float* y) {
-    constexpr int T = float_streams;
-    RowReaders readers(t, tiles);
+    RowReaders<T> readers(t, tiles);
     for (int i = 0; i < T; ++i) y[i] = Simd::set(0);
     for (int b = 0; b < t.blocks; ++b, x += pair_words) {
         const uint8_t* blocks[T];
         Float sum[T];
         for (int i = 0; i < T; ++i) {
             blocks[i] = readers.stream[i].next();
-            prefetch_ahead(blocks[i], t.block_bytes);
+            prefetch_ahead<T>(blocks[i], t.block_bytes);
             sum[i] = Simd::set(0);
         }
         unrolled<pair_words>([&](auto p) QUANT_INLINE_LAMBDA {
@@ -84,9 +83,12 @@ struct PairProduct {
     static constexpr int block_words = pair_words;
     static constexpr bool scaled = true, straight_rows = true;
     QUANT_INLINE static Float multiply_add(Float w, Float x, Float sum) { return Pairs::multiply_add(w, x, sum); }
+    template <Element E>
+    static FloatFunctions functions_of() {
+        return {multiply_row_pairs<E, float_streams>, multiply_row_pairs<E, 1>, decode_pairs<E>};
+    }
     static FloatFunctions functions(const TileShape& t) {
-        if (t.element == Element::bf16) return {multiply_row_pairs<Element::bf16>, decode_pairs<Element::bf16>};
-        return {multiply_row_pairs<Element::e4m3>, decode_pairs<Element::e4m3>};
+        return t.element == Element::bf16 ? functions_of<Element::bf16>() : functions_of<Element::e4m3>();
     }
 };
 static_assert(pair_words == chain, "a chain is a block, which has one scale");

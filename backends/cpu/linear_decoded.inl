@@ -14,15 +14,17 @@
 constexpr int chain = 16;  // words
 
 struct FloatFunctions {
-    // float_streams tiles, as many results; null without straight_rows
-    void (*multiply_row)(const TileShape&, const uint8_t* const* tiles, const float* x, Float* y);
+    // float_streams tiles, or one, as many results; null without straight_rows
+    using MultiplyRow = void (*)(const TileShape&, const uint8_t* const* tiles, const float* x, Float* y);
+    MultiplyRow multiply_row, multiply_row_alone;
     void (*decode_blocks)(const TileShape&, const uint8_t* tile, int first, int count, float* to);
 };
 
+template <int T>
 struct RowReaders {
-    TileReader stream[float_streams];
+    TileReader stream[T];
     RowReaders(const TileShape& t, const uint8_t* const* tiles)
-        : RowReaders(t, tiles, std::make_integer_sequence<int, float_streams>{}) {}
+        : RowReaders(t, tiles, std::make_integer_sequence<int, T>{}) {}
 
   private:
     template <int... I>
@@ -114,10 +116,10 @@ void linear_decoded(const LinearWeights& weights, const LinearInput& in, const L
     const LinearOutput out = output_before(all, end);
     if (in.rows == 1 && Product::straight_rows) {
         const float* x = reinterpret_cast<const float*>(in.activations);
-        for_streams<float_streams>(weights, first_tile, end, [&](int i, const uint8_t* const* tiles) {
-            Float y[float_streams];
-            functions.multiply_row(t, tiles, x, y);
-            for (int j = 0; j < float_streams; ++j) store_output(out, 0, i + j, scale_row(in, 0, y[j]));
+        for_streams<float_streams>(weights, first_tile, end, [&](auto streams, int i, const uint8_t* const* tiles) {
+            Float y[decltype(streams)::value];
+            (streams == 1 ? functions.multiply_row_alone : functions.multiply_row)(t, tiles, x, y);
+            for (int j = 0; j < streams; ++j) store_output(out, 0, i + j, scale_row(in, 0, y[j]));
         });
         return;
     }

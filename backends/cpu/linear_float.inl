@@ -46,22 +46,22 @@ QUANT_INLINE Float decode_column(const uint8_t* block, const GroupDecode& g) {
 
 // ---- One row -----------------------------------------------------------------------------------------------------
 
-template <Element E>
+template <Element E, int T>
 void multiply_row_float(const TileShape& t, const uint8_t* const* tiles, const float* x, Float* y) {
-    constexpr int T = float_streams;
-    RowReaders readers(t, tiles);
+    RowReaders<T> readers(t, tiles);
     for (int i = 0; i < T; ++i) y[i] = Simd::set(0);
+    float last[block_cols];
     for (int64_t left = t.cols; left > 0; left -= block_cols, x += block_cols) {
         const float* a = x;
-        float last[block_cols] = {};
         if (left < block_cols) {
+            std::memset(last, 0, sizeof last);
             std::memcpy(last, x, static_cast<size_t>(left) * sizeof(float));
             a = last;
         }
         const uint8_t* blocks[T];
         for (int i = 0; i < T; ++i) {
             blocks[i] = readers.stream[i].next();
-            prefetch_ahead(blocks[i], t.block_bytes);
+            prefetch_ahead<T>(blocks[i], t.block_bytes);
         }
         Float sum[T][2];
         for (int i = 0; i < T; ++i) sum[i][0] = sum[i][1] = Simd::set(0);
@@ -94,8 +94,9 @@ void decode_blocks(const TileShape& t, const uint8_t* tile, int first, int count
 
 template <Element E>
 FloatFunctions float_functions_of() {
-    if constexpr (direct_rows) return {multiply_row_float<E>, decode_blocks<E>};
-    return {nullptr, decode_blocks<E>};
+    if constexpr (direct_rows)
+        return {multiply_row_float<E, float_streams>, multiply_row_float<E, 1>, decode_blocks<E>};
+    return {nullptr, nullptr, decode_blocks<E>};
 }
 
 FloatFunctions float_functions(Element element) {

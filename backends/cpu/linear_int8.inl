@@ -157,6 +157,12 @@ QUANT_INLINE void accumulate(Int (&sum)[T][C], Codes codes, const uint8_t* x) {
                 for (int t = 0; t < T; ++t) sum[t][c] = V::template dot<lane>(sum[t][c], codes(t, s), a[c]);
             }
         });
+    } else if constexpr (Simd::fused_dot && T * C == 1) {  // four sums, which do not wait for each other
+        Int parts[4] = {sum[0][0], Simd::set_int(0), Simd::set_int(0), Simd::set_int(0)};
+        unrolled<Steps>([&](auto s) QUANT_INLINE_LAMBDA {
+            parts[s % 4] = V::dot(parts[s % 4], dot_codes<Bits>(codes(0, s)), V::broadcast4(x + 4 * s));
+        });
+        sum[0][0] = Simd::add(Simd::add(parts[0], parts[1]), Simd::add(parts[2], parts[3]));
     } else if constexpr (Simd::fused_dot) {
         unrolled<Steps>([&](auto s) QUANT_INLINE_LAMBDA {
             QUANT_UNROLL
@@ -194,10 +200,9 @@ QUANT_INLINE void dot(Int (&sum)[T][C], Codes codes, const uint8_t* x) {
 
 // ---- One row: straight from the packed tiles ---------------------------------------------------------------------
 
-template <int Bits, Groups G>
+template <int Bits, Groups G, int T>
 QUANT_NOINLINE void multiply_row(const TileShape& t, const uint8_t* const* tiles, const uint8_t* x,
                                  const LinearOutput& out, int64_t first_tile) {
-    constexpr int T = code_streams;
     constexpr size_t block_bytes = Bits * step_bytes;
     Float y[T];
     QUANT_UNROLL
@@ -207,7 +212,7 @@ QUANT_NOINLINE void multiply_row(const TileShape& t, const uint8_t* const* tiles
     for (int left = t.blocks; left > 0; panel += t.panel_bytes) {
         size_t block = panel + t.header_bytes;
         QUANT_UNROLL
-        for (int i = 0; i < T; ++i) prefetch_ahead(tiles[i] + panel, t.header_bytes);
+        for (int i = 0; i < T; ++i) prefetch_ahead<T>(tiles[i] + panel, t.header_bytes);
         for (int g = 0; g < t.panel_groups && left > 0; ++g) {
             if constexpr (G == Groups::of_16) {
                 const Float scale = Simd::set(load_scalar(x + 32));
@@ -230,7 +235,7 @@ QUANT_NOINLINE void multiply_row(const TileShape& t, const uint8_t* const* tiles
                                          load_scale(t, tiles[i] + panel, g + h).scale, y[i]);
                 }
                 QUANT_UNROLL
-                for (int i = 0; i < T; ++i) prefetch_ahead(tiles[i] + block, block_bytes);
+                for (int i = 0; i < T; ++i) prefetch_ahead<T>(tiles[i] + block, block_bytes);
                 block += block_bytes, x += int8_block_bytes, --left, ++g;
             } else {
                 Float sum[T], activations = Simd::set(0);
@@ -249,7 +254,7 @@ QUANT_NOINLINE void multiply_row(const TileShape& t, const uint8_t* const* tiles
                     QUANT_UNROLL
                     for (int i = 0; i < T; ++i) {
                         sum[i] = Simd::fma(Simd::to_float(integer[i][0]), scale, sum[i]);
-                        prefetch_ahead(tiles[i] + block, block_bytes);
+                        prefetch_ahead<T>(tiles[i] + block, block_bytes);
                     }
                     activations = Simd::set(load_scalar(x + 44));
                     block += block_bytes, x += int8_block_bytes;
@@ -435,8 +440,9 @@ QUANT_NOINLINE void multiply(const TileShape& t, const ExpandedTile* w, const ui
 
 // What differs between weights: how their codes are read, and how sums are kept.
 struct Int8Functions {
-    void (*multiply_row)(const TileShape&, const uint8_t* const* tiles, const uint8_t* x, const LinearOutput&,
-                         int64_t first_tile);
+    using MultiplyRow = void (*)(const TileShape&, const uint8_t* const* tiles, const uint8_t* x, const LinearOutput&,
+                                 int64_t first_tile);
+    MultiplyRow multiply_row, multiply_row_alone;  // code_streams tiles, or one
     void (*expand)(const TileShape&, const uint8_t* tile, uint8_t* scratch, ExpandedTile* to);
     using Multiply = void (*)(const TileShape&, const ExpandedTile* tiles, const uint8_t* x, const LinearOutput&,
                               int first_row, int64_t first_tile, NextWeights next);
@@ -450,8 +456,11 @@ Int8Functions int8_functions_of() {
                                                    : Simd::fused_dot                                ? Bits == 8 ? 8 : 6
                                                    : Bits == 5 || (Bits == 4 && G == Groups::of_16) ? 6
                                                                                                     : Bits;
-    Int8Functions f{nullptr, expand<Bits>, {}};
-    if constexpr (direct_rows) f.multiply_row = multiply_row<Bits, G>;
+    Int8Functions f{nullptr, nullptr, expand<Bits>, {}};
+    if constexpr (direct_rows) {
+        f.multiply_row = multiply_row<Bits, G, code_streams>;
+        f.multiply_row_alone = multiply_row<Bits, G, 1>;
+    }
     for (int count = 1; count <= row_tile; ++count)
         f.multiply[count - 1] = with_count(
             count, [](auto c) -> Int8Functions::Multiply { return multiply<multiply_bits, G, decltype(c)::value>; });
@@ -490,8 +499,8 @@ void linear_int8(const LinearWeights& weights, const LinearInput& in, const Line
     const int end = first_tile + tiles;
     const LinearOutput out = output_before(all, end);
     if (in.rows == 1 && direct_rows) {
-        for_streams<code_streams>(weights, first_tile, end, [&](int i, const uint8_t* const* w) {
-            functions.multiply_row(t, w, in.activations, out, i);
+        for_streams<code_streams>(weights, first_tile, end, [&](auto streams, int i, const uint8_t* const* w) {
+            (streams == 1 ? functions.multiply_row_alone : functions.multiply_row)(t, w, in.activations, out, i);
         });
         return;
     }
@@ -534,7 +543,7 @@ QUANT_NOINLINE void multiply_s8(const TileShape& t, const uint8_t* const* tiles,
             x);
         next.fetch(1);
         if constexpr (C == 1) {
-            for (int i = 0; i < T; ++i) prefetch_ahead(codes[i] + block, steps_per_block * step_bytes);
+            for (int i = 0; i < T; ++i) prefetch_ahead<T>(codes[i] + block, steps_per_block * step_bytes);
         }
     }
     unpair_sums<8>(sum);
@@ -550,8 +559,8 @@ void linear_s8(const LinearWeights& weights, const LinearInput& in, const Linear
     const int end = first_tile + tiles;
     const LinearOutput out = output_before(all, end);
     if (in.rows == 1) {
-        for_streams<code_streams>(weights, first_tile, end, [&](int i, const uint8_t* const* w) {
-            multiply_s8<code_streams, 1>(t, w, in.activations, in.row_scales, out, 0, i, {nullptr, 0});
+        for_streams<code_streams>(weights, first_tile, end, [&](auto streams, int i, const uint8_t* const* w) {
+            multiply_s8<decltype(streams)::value, 1>(t, w, in.activations, in.row_scales, out, 0, i, {nullptr, 0});
         });
         return;
     }

@@ -135,7 +135,9 @@ std::string arm_name() {
 #if defined(QUANT_X86_64)
 Processor detect_processor() {
     Processor p;
-    const uint32_t last = cpuid(0).a, last_extended = cpuid(0x80000000u).a;
+    const Registers zero = cpuid(0);
+    const uint32_t last = zero.a, last_extended = cpuid(0x80000000u).a;
+    p.one_stream = zero.b == 0x68747541;  // "Auth"enticAMD
     if (last_extended >= 0x80000004u) {
         char brand[49] = "";
         for (uint32_t i = 0; i < 3; ++i) {

@@ -11,6 +11,7 @@ struct Processor {
     // The first thing that each instruction set's kernels miss, or empty. Those of other architectures mean nothing.
     std::string lacks_avx2, lacks_avxvnni, lacks_avx512, lacks_avx512_bf16, lacks_amx;
     std::string lacks_neon, lacks_neon_dotprod, lacks_neon_i8mm;
+    bool one_stream = false;  // a core reads memory fastest front to back, not from several places in turn
 };
 Processor detect_processor();
 

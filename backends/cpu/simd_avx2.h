@@ -6,7 +6,6 @@ struct Simd {
     using Int = __m256i;
     using Bytes = __m256i;
     static constexpr int float_sums = 8;
-    static constexpr bool prefetch_rows = true;  // that a single row of activations is multiplied with
     QUANT_INLINE static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
     QUANT_INLINE static void prefetch_far(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 

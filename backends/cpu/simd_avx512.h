@@ -2,10 +2,9 @@
 struct Simd {
     static constexpr int lanes = 16;  // floats in a vector = rows of a tile
     using Float = __m512;
-    using Int = __m512i;                         // int32 lanes
-    using Bytes = __m512i;                       // 4 bytes a lane
-    static constexpr int float_sums = 24;        // that attention keeps at a time, at most
-    static constexpr bool prefetch_rows = true;  // that a single row of activations is multiplied with
+    using Int = __m512i;                   // int32 lanes
+    using Bytes = __m512i;                 // 4 bytes a lane
+    static constexpr int float_sums = 24;  // that attention keeps at a time, at most
     QUANT_INLINE static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
     QUANT_INLINE static void prefetch_far(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 

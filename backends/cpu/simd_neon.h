@@ -25,7 +25,6 @@ struct Neon {
 #else
     static constexpr int float_sums = 4;
 #endif
-    static constexpr bool prefetch_rows = true;  // that a single row of activations is multiplied with
     QUANT_INLINE static void prefetch(const void* p) {
 #if defined(_MSC_VER)
         __prefetch(p);

@@ -68,7 +68,6 @@ struct Simd {
     using Int = Int8x32;
     using Bytes = Int8x32;
     static constexpr int float_sums = 8;
-    static constexpr bool prefetch_rows = true;  // that a single row of activations is multiplied with
     QUANT_INLINE static void prefetch(const void*) {}
     QUANT_INLINE static void prefetch_far(const void*) {}
 
