@@ -164,7 +164,7 @@ Shards find_shards(const std::string& directory) {
         fail(QUANT_ERR_IO, directory +
                                " has no model.safetensors and no model.safetensors.index.json; weights of another "
                                "kind have to be converted to safetensors first");
-    const Json json = read_json(index_path);
+    const JsonDocument json = read_json(index_path);
     const JsonObject map = JsonObject(json, index_path).object("weight_map");
     Shards out;
     std::set<std::string> files;
@@ -246,7 +246,7 @@ std::unique_ptr<Checkpoint> read_hugging_face(const std::string& directory, bool
     const std::string config_path = directory + "/config.json", generation_path = directory + "/generation_config.json";
     if (!file_exists(config_path))
         fail(QUANT_ERR_IO, directory + " has no config.json; a Hugging Face model directory needs one");
-    const Json config_json = read_json(config_path);
+    const JsonDocument config_json = read_json(config_path);
     const JsonObject config(config_json, config_path);
 
     auto checkpoint = std::make_unique<Checkpoint>();
@@ -270,7 +270,7 @@ std::unique_ptr<Checkpoint> read_hugging_face(const std::string& directory, bool
                        std::to_string(table->rows) + " rows");
     std::vector<int64_t> ends = token_ids(config, "eos_token_id");
     if (file_exists(generation_path)) {
-        const Json generation = read_json(generation_path);
+        const JsonDocument generation = read_json(generation_path);
         for (const int64_t id : token_ids(JsonObject(generation, generation_path), "eos_token_id")) ends.push_back(id);
     }
     const std::vector<int64_t> first = token_ids(config, "bos_token_id");

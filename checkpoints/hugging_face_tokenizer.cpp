@@ -261,7 +261,7 @@ void read_hugging_face_tokenizer(const std::string& directory, int64_t vocabular
                                  std::vector<int64_t> ends, Metadata& metadata) {
     const std::string path = directory + "/tokenizer.json", config_path = directory + "/tokenizer_config.json";
     const bool has_config = file_exists(config_path);
-    const Json config_json = has_config ? read_json(config_path) : Json::object();
+    const JsonDocument config_json = has_config ? read_json(config_path) : JsonDocument();
     const JsonObject config(config_json, config_path);
 
     std::string chat = chat_template(config);
@@ -269,7 +269,7 @@ void read_hugging_face_tokenizer(const std::string& directory, int64_t vocabular
     if (!chat.empty()) metadata.set("tokenizer.chat_template", chat);
     if (!file_exists(path)) return;
 
-    const Json json = read_json(path);
+    const JsonDocument json = read_json(path);
     TokenizerFile tokenizer(JsonObject(json, path), vocabulary);
     const auto named = [&](const char* key, int64_t otherwise) {
         const std::string token = token_text(config, key);

@@ -1,6 +1,7 @@
 #include "checkpoints/json.h"
 
 #include <limits>
+#include <vector>
 
 #include "formats/error.h"
 
@@ -28,14 +29,75 @@ bool nests_too_deep(const uint8_t* text, size_t bytes) {
 
 }  // namespace
 
-Json parse_json(const std::string& file, const uint8_t* text, size_t bytes) {
-    if (nests_too_deep(text, bytes)) fail(QUANT_ERR_CORRUPT, file + ": the JSON nests too deep");
-    Json out = Json::parse(text, text + bytes, nullptr, false);
-    if (out.is_discarded()) fail(QUANT_ERR_CORRUPT, file + " is not valid JSON; is it complete?");
-    return out;
+// Builds the document in place, so that the document also takes apart what has become of it when memory runs out.
+class JsonDocument::Builder : public nlohmann::json_sax<Json> {
+  public:
+    explicit Builder(Json& root) : place_(&root) {}
+    bool null() override { return put(nullptr); }
+    bool boolean(bool v) override { return put(v); }
+    bool number_integer(number_integer_t v) override { return put(v); }
+    bool number_unsigned(number_unsigned_t v) override { return put(v); }
+    bool number_float(number_float_t v, const string_t&) override { return put(v); }
+    bool string(string_t& v) override { return put(std::move(v)); }
+    bool binary(binary_t&) override { return false; }
+    bool start_object(size_t) override { return open(Json::object()); }
+    bool start_array(size_t) override { return open(Json::array()); }
+    bool end_object() override { return close(); }
+    bool end_array() override { return close(); }
+    bool key(string_t& k) override {
+        place_ = &open_.back()->get_ref<Json::object_t&>()[std::move(k)];
+        return true;
+    }
+    bool parse_error(size_t, const std::string&, const nlohmann::detail::exception&) override { return false; }
+
+  private:
+    bool put(Json&& value) {
+        if (!open_.empty() && open_.back()->is_array()) {
+            auto& list = open_.back()->get_ref<Json::array_t&>();
+            list.push_back(std::move(value));
+            place_ = &list.back();
+        } else {
+            empty(*place_);  // of an earlier value of the same key
+            *place_ = std::move(value);
+        }
+        return true;
+    }
+    bool open(Json&& container) {
+        put(std::move(container));
+        open_.push_back(place_);
+        return true;
+    }
+    bool close() {
+        open_.pop_back();
+        return true;
+    }
+
+    Json* place_;              // of the value last put, or of the next of an object
+    std::vector<Json*> open_;  // lists and objects around it
+};
+
+void JsonDocument::empty(Json& value) noexcept {
+    if (value.is_array()) {
+        auto& list = value.get_ref<Json::array_t&>();
+        for (Json& item : list) empty(item);
+        list.clear();
+    } else if (value.is_object()) {
+        auto& object = value.get_ref<Json::object_t&>();
+        for (auto& item : object) empty(item.second);
+        object.clear();
+    }
 }
 
-Json read_json(const std::string& path) {
+JsonDocument parse_json(const std::string& file, const uint8_t* text, size_t bytes) {
+    if (nests_too_deep(text, bytes)) fail(QUANT_ERR_CORRUPT, file + ": the JSON nests too deep");
+    JsonDocument document;
+    JsonDocument::Builder builder(document.root_);
+    if (!Json::sax_parse(text, text + bytes, &builder))
+        fail(QUANT_ERR_CORRUPT, file + " is not valid JSON; is it complete?");
+    return document;
+}
+
+JsonDocument read_json(const std::string& path) {
     const std::unique_ptr<File> file = open_file(path, false);
     if (file->size() > (uint64_t{1} << 28)) fail(QUANT_ERR_UNSUPPORTED, path + " is too large for a JSON file");
     std::vector<uint8_t> text;

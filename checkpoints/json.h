@@ -17,9 +17,26 @@ namespace quant {
 
 using Json = nlohmann::json;
 
+// What was read. nlohmann's lists and objects allocate memory when they are destroyed, which would end the program
+// where there is none: their contents are taken out of them first.
+class JsonDocument {
+  public:
+    JsonDocument() : root_(Json::object()) {}
+    JsonDocument(JsonDocument&&) = default;
+    JsonDocument& operator=(JsonDocument&&) = delete;
+    ~JsonDocument() { empty(root_); }
+    operator const Json&() const { return root_; }
+
+  private:
+    friend JsonDocument parse_json(const std::string& file, const uint8_t* text, size_t bytes);
+    class Builder;
+    static void empty(Json& value) noexcept;
+    Json root_;
+};
+
 // `file` is for messages, here and in JsonObject.
-Json parse_json(const std::string& file, const uint8_t* text, size_t bytes);
-Json read_json(const std::string& path);
+JsonDocument parse_json(const std::string& file, const uint8_t* text, size_t bytes);
+JsonDocument read_json(const std::string& path);
 
 // Values of one object by key. A null value counts as absent.
 class JsonObject {

@@ -19,7 +19,7 @@ std::vector<SafeTensor> read_safetensors(const File& file) {
              file.name() + ": the header is longer than the file; it is truncated or not safetensors");
     const uint64_t data = 8 + length, data_bytes = file.size() - data;
     const size_t header_bytes = static_cast<size_t>(length);
-    const Json json = parse_json(file.name(), file.at(8, header_bytes, scratch), header_bytes);
+    const JsonDocument json = parse_json(file.name(), file.at(8, header_bytes, scratch), header_bytes);
     const JsonObject header(json, file.name());
 
     std::vector<SafeTensor> tensors;

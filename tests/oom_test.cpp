@@ -9,6 +9,7 @@
 #include <iterator>
 #include <new>
 
+#include "checkpoints/json.h"
 #include "models/save.h"
 #include "tests/llama_fixture.h"
 
@@ -196,6 +197,25 @@ TEST_CASE("failed allocations in loading a Hugging Face directory", "[oom]") {
     const std::string path = tiny_path();
     REQUIRE(load_and_generate(path.c_str(), {}, "a8w8") == QUANT_OK);
     sweep(path.c_str(), {}, "a8w8", [](long i) { return i + 1 + i / 12; });  // about 150 of them, denser at the start
+}
+
+TEST_CASE("every failed allocation in reading JSON and in letting it go", "[oom]") {
+    const std::string text =
+        R"({"a": [1, [2, "longer than a string that needs no memory"], {"b": [[], {}]}], "a": {"c": [3]}})";
+    long allocations = 0;
+    for (bool refused = true; refused; ++allocations) {
+        live = 0;
+        countdown = allocations;
+        armed = true;
+        try {
+            parse_json("text", reinterpret_cast<const uint8_t*>(text.data()), text.size());
+        } catch (const std::bad_alloc&) {
+        }
+        armed = false;
+        refused = countdown < 0;
+        if (live != 0) FAIL("allocation " << allocations << " failed: " << live << " blocks leaked");
+    }
+    CHECK(allocations > 10);
 }
 
 TEST_CASE("decoding allocates nothing", "[oom]") {
