@@ -25,7 +25,8 @@ class JsonDocument {
     JsonDocument(JsonDocument&&) = default;
     JsonDocument& operator=(JsonDocument&&) = delete;
     ~JsonDocument() { empty(root_); }
-    operator const Json&() const { return root_; }
+    operator const Json&() const& { return root_; }
+    operator const Json&() && = delete;  // it would not outlive the expression
 
   private:
     friend JsonDocument parse_json(const std::string& file, const uint8_t* text, size_t bytes);

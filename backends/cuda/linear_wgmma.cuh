@@ -43,7 +43,7 @@ struct Kernel {
     static constexpr int slot_bytes = tile_bytes + many_tiles * code_bytes;
     // A warp's results on their way to memory: of 16 tokens 16 rows, so that lanes meet in no bank.
     static constexpr int staged_pitch = 20, staged_bytes = 16 * staged_pitch * 4;
-    static constexpr int ring_bytes = (225 << 10) - many_tiles * staged_bytes;
+    static constexpr int ring_bytes = (225 << 10) - many_tiles * staged_bytes;               // of a block's 227 KiB
     static constexpr int depth = ring_bytes / slot_bytes < 8 ? ring_bytes / slot_bytes : 8;  // chunks in flight
     static constexpr int shared_bytes = 1024 + depth * slot_bytes + many_tiles * staged_bytes;
     static_assert(slot_bytes % 1024 == 0, "operands of products begin at multiples of 1024");
@@ -518,8 +518,8 @@ __global__ void __launch_bounds__(threads, 1)
 
 template <class Codec, Mode mode>
 ManyKernel choose(bool wide) {
-    if constexpr (mode !=
-                  Mode::e4m3)  // which is faster with sums of two chunks, and has no registers for twice as many
+    // e4m3 is faster with the sums of two chunks together, which leave no registers for twice the tokens.
+    if constexpr (mode != Mode::e4m3)
         if (wide)
             return {linear_many<Codec, mode, 2>, 256, Kernel<Codec, mode, 2>::code_bytes,
                     Kernel<Codec, mode, 2>::shared_bytes};
