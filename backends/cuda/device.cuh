@@ -53,6 +53,15 @@ __device__ inline float silu_times(float gate, float up) {
     return gate / (1.f + expf(-gate)) * up;
 }
 
+__device__ inline uint4 load_shared(uint32_t at) {
+    uint4 v;
+    asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "r"(at)
+                 : "memory");
+    return v;
+}
+
 // Two numbers rounded to f16 or bf16, the first in the low half.
 template <bool Bf16>
 __device__ inline uint32_t two_halves(float a, float b) {

@@ -7,9 +7,6 @@ namespace quant {
 namespace cuda {
 namespace {
 
-// Of linear_rows.cuh, each of whose blocks repeats what is folded, row after row.
-constexpr int most_rows_repeated = 2;
-
 // The linear's input is what `producer` makes.
 bool takes(const std::vector<Bound>& nodes, const Bound& producer, const Bound& linear, const DeviceTraits& traits,
            int max_rows) {

@@ -8,10 +8,25 @@ namespace quant {
 namespace cuda {
 
 struct StageLoad {
-    uint4 v[2];
+    uint4 v[2];  // of 8 bit codes, a block each: rows g and g + 8 of one matrix, then of the next
 };
 __device__ inline uint32_t word(const uint4& v, int i) {
     return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
+}
+
+// A stage of weights in shared memory at `at`: load i of a lane. at_lane: fragment_lane_offset(kind, lane).
+QUANT_HOST_DEVICE constexpr int fragment_lane_offset(FragmentKind kind, int lane) {
+    return kind == FragmentKind::bits8 ? lane / 8 % 2 * 512 + lane / 16 * matrix_bytes + lane % 8 * 16 : lane * 16;
+}
+template <FragmentKind kind>
+__device__ inline uint4 load_fragment(uint32_t at, int at_lane, int i) {
+    if (kind != FragmentKind::bits8) return load_shared(at + at_lane + i * 512);
+    uint4 v;  // each octet of lanes has the addresses of one matrix's rows
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "r"(at + at_lane + i * 2 * matrix_bytes)
+                 : "memory");
+    return v;
 }
 
 // Column c of a block goes to this place among the activations of the block, so that a lane's 8 lie side by side in the
@@ -73,7 +88,7 @@ struct Codec8 {
         for (int half = 0; half < 2; ++half)
 #pragma unroll
             for (int row = 0; row < 2; ++row) {
-                uint32_t x = word(w.v[block], 2 * row + half);
+                uint32_t x = word(w.v[block], 2 * half + row);
                 if (code == ByteCode::s8) x ^= 0x80808080u;
                 a[half][row] = pair<0>(x);
                 a[half][2 + row] = pair<2>(x);
@@ -81,7 +96,7 @@ struct Codec8 {
     }
     __device__ static void bytes(const StageLoad& w, int block, uint32_t (&a)[4]) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) a[i] = word(w.v[block], i % 2 * 2 + i / 2);
+        for (int i = 0; i < 4; ++i) a[i] = word(w.v[block], i);
     }
     static constexpr float e4m3_unit = 1;
     __device__ static void e4m3(const StageLoad& w, int block, uint32_t (&a)[4]) {
@@ -161,12 +176,18 @@ struct Codec4 {
 struct GroupParameters {
     float scale[2], offset[2];
 };
+// Where it stands, ahead of its use: compilers would move it there.
 __device__ inline uint4 load_parameters(const uint8_t* at, bool half, int64_t group, int g) {
-    if (half) {
-        const uint2 v = __ldg(reinterpret_cast<const uint2*>(at) + group * 8 + g);
-        return make_uint4(v.x, v.y, 0, 0);
-    }
-    return __ldg(reinterpret_cast<const uint4*>(at) + group * 8 + g);
+    uint4 v = make_uint4(0, 0, 0, 0);
+    if (half)
+        asm volatile("ld.global.nc.v2.u32 {%0,%1}, [%2];"
+                     : "=r"(v.x), "=r"(v.y)
+                     : "l"(reinterpret_cast<const uint2*>(at) + group * 8 + g));
+    else
+        asm volatile("ld.global.nc.v4.u32 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                     : "l"(reinterpret_cast<const uint4*>(at) + group * 8 + g));
+    return v;
 }
 __device__ inline GroupParameters group_parameters(const uint4& v, bool half) {
     GroupParameters p;

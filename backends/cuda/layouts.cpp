@@ -65,8 +65,8 @@ CodePlace place(FragmentKind kind, int row, int64_t col) {
         return {block * stage_bytes + low * 512 + lane * 16 + in_block % 8 * 2, 0};
     }
     if (kind == FragmentKind::bits8) {
-        const int lane = 4 * g + in_block % 16 / 4;
-        return {static_cast<size_t>(block * 512 + lane * 16 + low * 8 + in_block / 16 * 4 + in_block % 4), 0};
+        const int matrix = static_cast<int>(col % 64) / 16;
+        return {block / 2 * stage_bytes + low * 512 + matrix * matrix_bytes + g * 16 + in_block % 16, 0};
     }
     const int lane = 4 * g + in_block / 8, c = in_block % 8, nibble = c % 2 ? 4 + c / 2 : c / 2;
     return {static_cast<size_t>(block / 2 * 512 + lane * 16 + block % 2 * 8 + low * 4 + nibble / 2), nibble % 2 * 4};
@@ -93,10 +93,10 @@ void pack_fragments(const PackRows& from, uint8_t* tile) {
             continue;
         }
         const uint8_t* codes = from.codes + r * from.cols;
-        if (t.kind == FragmentKind::bits8) {  // 4
-            for (int64_t c = 0; c < from.cols; c += 4)
+        if (t.kind == FragmentKind::bits8) {  // 16
+            for (int64_t c = 0; c < from.cols; c += 16)
                 std::memcpy(tile + place(t.kind, r, c).byte, codes + c,
-                            static_cast<size_t>(from.cols - c < 4 ? from.cols - c : 4));
+                            static_cast<size_t>(from.cols - c < 16 ? from.cols - c : 16));
         } else {
             for (int64_t c = 0; c < from.cols; c += 8) {
                 uint8_t in[8] = {};

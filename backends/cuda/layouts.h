@@ -20,12 +20,14 @@ struct PlainTile {
 };
 PlainTile plain_tile(const Format& format, int64_t cols);
 
-// "fragments": per tile of 16 rows, codes in the order in which the lanes of a warp hold a tensor core's operand: stage
-// after stage of 1024 bytes, each two loads of 16 bytes by 32 lanes. Lane 4 g + t holds rows g and g + 8, and of each
-// block of 32 columns the 8 that fragment_column(kind, t, 0..7) names:
+// "fragments": per tile of 16 rows, codes in the order in which tensor cores take an operand: stage after stage of 1024
+// bytes. Codes of 16 and 4 bits lie as the lanes of a warp hold them: a stage is two loads of 16 bytes by 32 lanes.
+// Codes of 8 bits lie as Hopper's products and ldmatrix take them from shared memory: in matrices of 8 rows by 16
+// columns, 16 bytes a row. In registers, lane 4 g + t holds rows g and g + 8, and of each block of 32 columns the 8
+// that fragment_column(kind, t, 0..7) names:
 //
 //     16 bit   stage = 32 columns    load 0: row g, load 1: row g + 8
-//      8 bit   stage = 64 columns    load j, block j: 8 bytes of row g, 8 bytes of row g + 8
+//      8 bit   stage = 64 columns    four matrices side by side of rows 0 to 7, then four of rows 8 to 15
 //      4 bit   stage = 128 columns   load j: words (block 2j: row g, row g + 8; block 2j + 1: row g, row g + 8), each
 //                                    with columns 0 2 4 6 1 3 5 7 in its nibbles, lowest first
 //
@@ -41,6 +43,7 @@ struct FragmentTile {
     int groups;
     size_t parameters_at, bytes;
 };
+constexpr int matrix_bytes = 128;  // of 8 bit codes; two of them, side by side, are a block of 32 columns
 bool fragments_hold(const Format& format);
 FragmentTile fragment_tile(const Format& format, int64_t cols);
 QUANT_HOST_DEVICE constexpr int fragment_column(FragmentKind kind, int t, int i) {

@@ -84,23 +84,23 @@ size_t divide(LinearArguments& a, const Weight& w, bool integer, int tiles_of_8,
     return divide_by(best, a, tile, integer, tiles_of_8, traits);
 }
 
-// Each warp of linear_rows.cuh fetches the beginning of what the same warp will read of the next weight.
-void prefetch(LinearArguments& a, const Recorder& recorder) {
+// Each share (a warp of linear_rows.cuh) fetches the beginning of what the same share will read of the next weight.
+void prefetch(LinearArguments& a, const Recorder& recorder, int64_t shares) {
     const Weight* next = recorder.next_weight;
     if (!next || !next->layout) return;
     constexpr int64_t most_bytes = 8 << 10;  // 16 MiB in all: less than what the cache can hold beside the activations
     const int64_t bytes = static_cast<int64_t>(layout_bytes(*next->layout, next->format, next->rows, next->cols));
     a.next = device_pointer(next->data);
     a.next_parts = recorder.next_in_pairs ? 2 : 1;
-    a.next_shares = static_cast<int64_t>(a.groups) * a.parts * row_warps;
+    a.next_shares = shares;
     a.next_part_stride = bytes / a.next_parts / 16 * 16;
     a.next_stride = a.next_part_stride / a.next_shares / 16 * 16;
     a.next_bytes = static_cast<int>(std::min(most_bytes / a.next_parts, a.next_stride));
 }
 
-// How a linear of many rows is multiplied on Hopper.
-ManyMode many_mode(const DeviceTraits& traits, int max_rows, const Bound& b) {
-    if (!traits.wgmma || max_rows <= most_few_rows) return ManyMode::none;
+// How a linear is multiplied by Hopper's own products.
+ManyMode wgmma_mode(const DeviceTraits& traits, const Bound& b) {
+    if (!traits.wgmma) return ManyMode::none;
     const Format& f = b.node.weight->format;
     const FragmentTile tile = fragment_tile(f, b.node.weight->cols);
     if (is_integer_product(b)) return ManyMode::integer;
@@ -111,6 +111,9 @@ ManyMode many_mode(const DeviceTraits& traits, int max_rows, const Bound& b) {
     if (f.element == Element::e4m3) return tile.group_blocks % 2 == 0 ? ManyMode::promoted : ManyMode::none;
     // Weights rounded to f16, as the activations are; where those are exact codes, the product must be, too.
     return tile.half_parameters && b.in[0].type == ValueType::f32 ? ManyMode::scaled : ManyMode::none;
+}
+ManyMode many_mode(const DeviceTraits& traits, int max_rows, const Bound& b) {
+    return max_rows <= most_few_rows ? ManyMode::none : wgmma_mode(traits, b);
 }
 
 // How many clusters of linear_wgmma.cuh run at the same time.
@@ -132,11 +135,29 @@ int resident_clusters(const void* kernel, int cluster, int shared_bytes) {
     return std::max(1, clusters);
 }
 
+// The tokens of a tile of the result with which all tiles take the least time, in turns of all multiprocessors.
+ManyKernel choose_many(const Recorder& recorder, Element element, ManyMode mode, bool both_shared,
+                       int64_t weight_blocks) {
+    constexpr int more = 96;  // what a tile costs beside its tokens, in tokens
+    ManyKernel best = many_kernel(element, mode, 128);
+    int64_t least = 0;
+    for (int tokens : {128, 192, 256}) {
+        const ManyKernel k = many_kernel(element, mode, tokens);
+        const int64_t token_blocks = (recorder.max_rows + k.tokens - 1) / k.tokens;
+        const int64_t tiles = both_shared ? (weight_blocks + 1) / 2 * 2 * token_blocks
+                                          : weight_blocks * (token_blocks > 1 ? (token_blocks + 1) / 2 * 2 : 1);
+        const int64_t turns = (tiles + recorder.traits.multiprocessors - 1) / recorder.traits.multiprocessors;
+        const int64_t cost = turns * (k.tokens + more);
+        if (least == 0 || cost < least) best = k, least = cost;
+    }
+    return best;
+}
+
 void emit_many(Recorder& recorder, const Bound& b, LinearArguments a, ManyMode mode) {
     const Weight& w = *b.node.weight;
     const int64_t weight_blocks = (a.tile_count + many_tiles - 1) / many_tiles;
-    const bool wide = (recorder.max_rows + 255) / 256 * weight_blocks >= recorder.traits.multiprocessors;
-    const ManyKernel k = many_kernel(w.format.element, mode, wide && recorder.max_rows > 128);
+    const bool both_shared = multiplies_bytes(fragment_tile(w.format, w.cols).kind, mode);
+    const ManyKernel k = choose_many(recorder, w.format.element, mode, both_shared, weight_blocks);
     const int columns = mode >= ManyMode::integer ? 128 : 64;
     const int64_t chunks = many_chunks(w.cols, columns);
     const int blocks = (recorder.max_rows + k.tokens - 1) / k.tokens;
@@ -145,6 +166,7 @@ void emit_many(Recorder& recorder, const Bound& b, LinearArguments a, ManyMode m
     uint8_t* memory = recorder.workspace(lay_out ? bytes + blocks * k.tokens * sizeof(float) : 0);
     if (!recorder.launching()) return;
     constexpr int row = 128;  // bytes
+    a.cluster = (both_shared ? weight_blocks : blocks) > 1 ? 2 : 1;
     ManyMaps maps;
     if (lay_out) {
         a.tokens = memory;
@@ -153,16 +175,36 @@ void emit_many(Recorder& recorder, const Bound& b, LinearArguments a, ManyMode m
         recorder.launch(lay_out, dim3(recorder.max_rows), dim3(256), 0, recorder.view(), a);
         maps.tokens = map_tiles(a.tokens, k.tokens, blocks * chunks, int64_t{k.tokens} * row, k.tokens, 1);
     } else {
-        maps.tokens = map_rows(a.in, a.in_stride, recorder.max_rows, k.tokens);
+        maps.tokens = map_rows(a.in, a.in_stride, recorder.max_rows, k.tokens / a.cluster);
     }
     a.out_aligned = is_aligned(a.out) && is_aligned(a.add) && (a.out_stride | a.add_stride) % 4 == 0;
-    a.cluster = blocks > 1 ? 2 : 1;
-    maps.weights = map_tiles(a.tiles, a.parameters_at / row, a.tile_count, a.tile_bytes, k.code_bytes / row,
-                             many_tiles / a.cluster);
-    const int64_t clusters = (blocks + a.cluster - 1) / a.cluster * weight_blocks;
+    maps.weights = map_tiles(a.tiles, a.parameters_at / row, a.tile_count, a.tile_bytes, k.copied_bytes / row,
+                             both_shared ? many_tiles : many_tiles / a.cluster);
+    const int64_t clusters = both_shared ? (weight_blocks + a.cluster - 1) / a.cluster * blocks
+                                         : (blocks + a.cluster - 1) / a.cluster * weight_blocks;
     const int64_t resident = resident_clusters(reinterpret_cast<const void*>(k.kernel), a.cluster, k.shared_bytes);
     recorder.launch_clusters(k.kernel, a.cluster, dim3(static_cast<unsigned>(std::min(clusters, resident) * a.cluster)),
                              dim3(many_threads), k.shared_bytes, recorder.view(), a, maps);
+}
+
+// Linears of few rows of bytes: of tiles of 64 weight rows, whose columns a cluster divides as long as all blocks are
+// resident at the same time.
+void emit_few(Recorder& recorder, const Bound& b, LinearArguments a, ManyMode mode) {
+    if (!recorder.launching()) return;
+    const Weight& w = *b.node.weight;
+    const ManyKernel k = few_kernel(w.format.element, mode, recorder.max_rows);
+    const int64_t tiles = (a.tile_count + 3) / 4, most = int64_t{few_blocks} * recorder.traits.multiprocessors;
+    constexpr int most_parts = 8, fewest_cols = 512;  // of a part
+    for (a.cluster = 1;
+         a.cluster < most_parts && tiles * a.cluster * 2 <= most && w.cols >= 2 * a.cluster * fewest_cols;)
+        a.cluster *= 2;
+    prefetch(a, recorder, tiles * a.cluster * few_shares);
+    constexpr int row = 128;  // bytes
+    ManyMaps maps;
+    maps.tokens = map_rows(a.in, a.in_stride, recorder.max_rows, k.tokens);
+    maps.weights = map_tiles(a.tiles, a.parameters_at / row, a.tile_count, a.tile_bytes, k.copied_bytes / row, 4);
+    recorder.launch_clusters(k.kernel, a.cluster, dim3(static_cast<unsigned>(tiles * a.cluster)), dim3(few_threads),
+                             k.shared_bytes, recorder.view(), a, maps);
 }
 
 }  // namespace
@@ -237,6 +279,10 @@ void emit_linear_fragments(Recorder& recorder, const Bound& b) {
     }
     const ManyMode mode = many_mode(recorder.traits, recorder.max_rows, b);
     if (mode != ManyMode::none) return emit_many(recorder, b, a, mode);
+    const ManyMode few = wgmma_mode(recorder.traits, b);
+    if (recorder.max_rows > most_rows_repeated && !recorder.producer && !recorder.consumer &&
+        multiplies_bytes(fragment_tile(w.format, w.cols).kind, few))
+        return emit_few(recorder, b, a, few);
     const int tiles_of_8 = recorder.max_rows <= 8 ? 1 : recorder.max_rows <= 16 ? 2 : 4;
     a.x_rows = std::min(recorder.max_rows, 8 * tiles_of_8);
     const size_t shared = divide(a, w, is_integer_product(b), tiles_of_8, recorder.traits);
@@ -247,7 +293,7 @@ void emit_linear_fragments(Recorder& recorder, const Bound& b) {
                                        8 * 16 * sizeof(float));
         a.arrived = recorder.zeroed_counters;
     }
-    prefetch(a, recorder);
+    prefetch(a, recorder, static_cast<int64_t>(a.groups) * a.parts * row_warps);
     // More than half of the shared memory: started early, on multiprocessors that others leave at different times, two
     // blocks must not share one while another has none.
     recorder.launch(rows_kernel(b, tiles_of_8, a.rounds), dim3(a.groups * a.parts, chunks), dim3(32 * row_warps),

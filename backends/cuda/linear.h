@@ -8,10 +8,13 @@
 namespace quant {
 namespace cuda {
 
-constexpr int row_warps = 16;  // of a block of linear_rows.cuh
-constexpr int row_quads = 3;   // of four columns, of a row, that a thread of it has in flight
+constexpr int row_warps = 16;          // of a block of linear_rows.cuh
+constexpr int most_rows_repeated = 2;  // whose input linear_rows.cuh may compute: each of its blocks repeats that
+constexpr int row_quads = 3;           // of four columns, of a row, that a thread of it has in flight
 // linear_wgmma.cuh: weight tiles of a block; columns are counted in chunks, and an even number of those.
 constexpr int many_tiles = 8, many_chunks_together = 2, many_threads = 384;
+// linear_few.cu: threads of a block, blocks of a multiprocessor, and shares of the next weight that a block prefetches.
+constexpr int few_threads = 160, few_blocks = 3, few_shares = 4;
 QUANT_HOST_DEVICE inline int64_t many_chunks(int64_t cols, int chunk_cols) {
     const int64_t wide = int64_t{many_chunks_together} * chunk_cols;
     return (cols + wide - 1) / wide * many_chunks_together;
@@ -107,12 +110,18 @@ struct ManyMaps {
 };
 struct ManyKernel {
     void (*kernel)(StepView, LinearArguments, ManyMaps);
-    int tokens;      // of a block
-    int code_bytes;  // of a weight tile's chunk
+    int tokens;        // of a tile of the result
+    int copied_bytes;  // of a weight tile by one copy
     int shared_bytes;
 };
-// wide: tiles of 256 tokens.
-ManyKernel many_kernel(Element element, ManyMode mode, bool wide);
+// Whether both operands are multiplied from shared memory, bytes as they lie in memory.
+QUANT_HOST_DEVICE constexpr bool multiplies_bytes(FragmentKind kind, ManyMode mode) {
+    return kind == FragmentKind::bits8 && mode >= ManyMode::integer;
+}
+// The kernel whose tiles are of that many tokens, or of 128.
+ManyKernel many_kernel(Element element, ManyMode mode, int tokens);
+// linear_few.cu: for as many rows; the mode is one of those that multiply bytes.
+ManyKernel few_kernel(Element element, ManyMode mode, int rows);
 // Kernel that lays activations out for a mode; bf16 and the order of columns follow from the weights. Null: their own
 // rows are as the products want them.
 LinearKernel token_kernel(Element element, ManyMode mode);

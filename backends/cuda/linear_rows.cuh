@@ -27,13 +27,26 @@ __device__ inline void prefetch_next(const LinearArguments& a, int64_t share, in
 // Where sums of codes are multiplied by their group's scale.
 enum class Scales { none, row, stage, block };
 
-__device__ inline StageLoad load_stage(const uint8_t* at) {
+template <FragmentKind kind>
+__device__ inline StageLoad load_stage(const uint8_t* at, int lane) {
     StageLoad s;
+    if constexpr (kind == FragmentKind::bits8) {
+        uint32_t words[8];
 #pragma unroll
-    for (int i = 0; i < 2; ++i)
-        asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];"
-                     : "=r"(s.v[i].x), "=r"(s.v[i].y), "=r"(s.v[i].z), "=r"(s.v[i].w)
-                     : "l"(at + i * 512));
+        for (int i = 0; i < 8; ++i)
+            asm volatile("ld.global.nc.L1::no_allocate.L2::128B.u32 %0, [%1];"
+                         : "=r"(words[i])
+                         : "l"(at + lane * 4 + i % 2 * 512 + i / 2 * matrix_bytes));
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+            s.v[i] = make_uint4(words[4 * i], words[4 * i + 1], words[4 * i + 2], words[4 * i + 3]);
+    } else {
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+            asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];"
+                         : "=r"(s.v[i].x), "=r"(s.v[i].y), "=r"(s.v[i].z), "=r"(s.v[i].w)
+                         : "l"(at + lane * 16 + i * 512));
+    }
     return s;
 }
 
@@ -466,7 +479,7 @@ struct Kernel {
         StageLoad loads[depth];
         uint4 parameters[depth][scales == Scales::block ? Codec::blocks : 1];
         auto load = [&](int slot) {
-            loads[slot] = load_stage(next + static_cast<int64_t>(stage0 + next_stage) * 1024 + lane * 16);
+            loads[slot] = load_stage<Codec::kind>(next + static_cast<int64_t>(stage0 + next_stage) * 1024, lane);
             if constexpr (scales == Scales::stage)
                 parameters[slot][0] = load_parameters(next + a.parameters_at, a.half_parameters,
                                                       (stage0 + next_stage) * Codec::blocks / a.group_blocks, g);

@@ -136,31 +136,31 @@ LinearKernel token_kernel(Element element, ManyMode mode) {
     }
 }
 
-ManyKernel many_kernel(Element element, ManyMode mode, bool wide) {
+ManyKernel many_kernel(Element element, ManyMode mode, int tokens) {
     switch (element) {
         case Element::f16:
-            return many::choose<Codec16<false>, Mode::codes>(wide);
+            return many::choose<Codec16<false>, Mode::codes>(tokens);
         case Element::bf16:
-            return many::choose<Codec16<true>, Mode::codes>(wide);
+            return many::choose<Codec16<true>, Mode::codes>(tokens);
         case Element::s8:
-            if (mode == Mode::integer) return many::choose<Codec8<ByteCode::s8>, Mode::integer>(wide);
-            if (mode == Mode::scaled) return many::choose<Codec8<ByteCode::s8>, Mode::scaled>(wide);
-            return many::choose<Codec8<ByteCode::s8>, Mode::codes>(wide);
+            if (mode == Mode::integer) return many::choose<Codec8<ByteCode::s8>, Mode::integer>(tokens);
+            if (mode == Mode::scaled) return many::choose<Codec8<ByteCode::s8>, Mode::scaled>(tokens);
+            return many::choose<Codec8<ByteCode::s8>, Mode::codes>(tokens);
         case Element::e4m3:
-            if (mode == Mode::e4m3) return many::choose<Codec8<ByteCode::e4m3>, Mode::e4m3>(wide);
-            if (mode == Mode::e4m3_groups) return many::choose<Codec8<ByteCode::e4m3>, Mode::e4m3_groups>(wide);
-            if (mode == Mode::promoted) return many::choose<Codec8<ByteCode::e4m3>, Mode::promoted>(wide);
-            return many::choose<Codec8<ByteCode::e4m3>, Mode::codes>(wide);
+            if (mode == Mode::e4m3) return many::choose<Codec8<ByteCode::e4m3>, Mode::e4m3>(tokens);
+            if (mode == Mode::e4m3_groups) return many::choose<Codec8<ByteCode::e4m3>, Mode::e4m3_groups>(tokens);
+            if (mode == Mode::promoted) return many::choose<Codec8<ByteCode::e4m3>, Mode::promoted>(tokens);
+            return many::choose<Codec8<ByteCode::e4m3>, Mode::codes>(tokens);
         case Element::u4:
-            if (mode == Mode::integer) return many::choose<Codec4, Mode::integer>(wide);
-            if (mode == Mode::scaled) return many::choose<Codec4, Mode::scaled>(wide);
-            if (mode == Mode::e4m3) return many::choose<Codec4, Mode::e4m3>(wide);
-            if (mode == Mode::e4m3_groups) return many::choose<Codec4, Mode::e4m3_groups>(wide);
-            return many::choose<Codec4, Mode::codes>(wide);
+            if (mode == Mode::integer) return many::choose<Codec4, Mode::integer>(tokens);
+            if (mode == Mode::scaled) return many::choose<Codec4, Mode::scaled>(tokens);
+            if (mode == Mode::e4m3) return many::choose<Codec4, Mode::e4m3>(tokens);
+            if (mode == Mode::e4m3_groups) return many::choose<Codec4, Mode::e4m3_groups>(tokens);
+            return many::choose<Codec4, Mode::codes>(tokens);
         default:
-            if (mode == Mode::integer) return many::choose<Codec8<ByteCode::u8>, Mode::integer>(wide);
-            if (mode == Mode::scaled) return many::choose<Codec8<ByteCode::u8>, Mode::scaled>(wide);
-            return many::choose<Codec8<ByteCode::u8>, Mode::codes>(wide);
+            if (mode == Mode::integer) return many::choose<Codec8<ByteCode::u8>, Mode::integer>(tokens);
+            if (mode == Mode::scaled) return many::choose<Codec8<ByteCode::u8>, Mode::scaled>(tokens);
+            return many::choose<Codec8<ByteCode::u8>, Mode::codes>(tokens);
     }
 }
 

@@ -1,45 +1,40 @@
-// Products of many rows on Hopper: the transposed result, weights as the operand in registers, activations in shared
-// memory. Two warpgroups of 64 weight rows each expand their weights while the other's products run; a third copies
-// codes and activations, bytes from their own rows, others as a kernel before this one has laid them out. As many
-// blocks as there are multiprocessors take one tile of the result after another, and the next tile's first chunks are
-// copied while the results of this one are written.
+// Products of many rows on Hopper: the transposed result, weights as the first operand, activations, in shared memory,
+// as the second. Of two warpgroups of 64 weight rows, each multiplies while the other gets ready; a third copies codes
+// and activations. Bytes are multiplied from shared memory as they lie in memory. Other weights are expanded in
+// registers, and their activations are laid out by a kernel before this one. As many blocks as there are
+// multiprocessors take one tile of the result after another, and the next tile's first chunks are copied while the
+// results of this one are written.
 #pragma once
-#include "backends/cuda/fragments.cuh"
-#include "backends/cuda/linear.h"
-#include "backends/cuda/wgmma.cuh"
+#include "backends/cuda/linear_products.cuh"
 
 namespace quant {
 namespace cuda {
 namespace many {
 
-constexpr int consumers = many_tiles / 4, threads = 128 * (consumers + 1), chunk_bytes = 128;
+constexpr int consumers = many_tiles / 4, threads = 128 * (consumers + 1);
 static_assert(threads == many_threads, "two warpgroups that multiply, one that copies");
 
 using Mode = ManyMode;
 
-// Bytes that are multiplied in their own order.
-constexpr bool reads_own_rows(FragmentKind kind, Mode mode) {
-    return kind == FragmentKind::bits8 && mode >= Mode::integer;
-}
-
-template <class Codec, Mode mode, int NB>  // tokens in a tile: NB * 128
-struct Kernel {
-    static constexpr bool is_e4m3 = mode == Mode::e4m3 || mode == Mode::e4m3_groups;
-    static constexpr bool bytes = mode == Mode::integer || is_e4m3;
-    static constexpr bool scales_sums = mode == Mode::promoted || mode == Mode::e4m3_groups;
-    static constexpr bool promotes = scales_sums || is_e4m3;  // sums to float32, after each wait
+template <class Codec, Mode mode, int N>  // tokens in a tile
+struct Kernel : Products<Codec, mode> {
+    using Base = Products<Codec, mode>;
+    using Base::both_shared;
+    using Base::code_bytes;
+    using Base::lane_of_warp;
+    using Base::promotes;
+    using Base::scales_sums;
+    using typename Base::Offsets;
+    using typename Base::Row;
+    using typename Base::Sum;
+    using typename Base::Token;
+    static constexpr int product_tokens = both_shared ? N : 128, halves = N / product_tokens;
     // Chunks' sums that are promoted are those of one 128 tokens after the other, or of two chunks together.
-    static constexpr int sums = promotes ? 1 : NB;
-    static constexpr bool in_pairs = promotes && !scales_sums && NB == 1;
-    static constexpr int kept_operands = promotes && NB == 2 ? 1 : 2;  // chunks whose operands the registers have
-    // Activations are copied from their own rows, not from tiles that a kernel before this one has laid out.
-    static constexpr bool own_rows = reads_own_rows(Codec::kind, mode);
-    using Sum = typename std::conditional<mode == Mode::integer, int, float>::type;
-    static constexpr int chunk_cols = bytes ? 128 : 64;  // columns of a chunk, 128 bytes of a token
-    static constexpr int blocks = chunk_cols / 32;       // of 32 columns
-    static constexpr int tile_bytes = NB * 128 * chunk_bytes;
-    static constexpr int lane_vectors = blocks * 2 / Codec::blocks;  // of 16 bytes of a chunk's codes
-    static constexpr int code_bytes = lane_vectors * 512;            // of a weight tile's chunk
+    static constexpr int sums = promotes ? 1 : halves;
+    static constexpr bool in_pairs = promotes && !scales_sums && halves == 1;
+    static constexpr int kept_operands = promotes && halves == 2 ? 1 : 2;  // chunks whose operands the registers have
+    static constexpr int tile_bytes = N * chunk_bytes;
+    static constexpr int copied_bytes = both_shared ? 1024 : code_bytes;  // of a weight tile by one copy
     static constexpr int slot_bytes = tile_bytes + many_tiles * code_bytes;
     // A warp's results on their way to memory: of 16 tokens 16 rows, so that lanes meet in no bank.
     static constexpr int staged_pitch = 20, staged_bytes = 16 * staged_pitch * 4;
@@ -48,94 +43,26 @@ struct Kernel {
     static constexpr int shared_bytes = 1024 + depth * slot_bytes + many_tiles * staged_bytes;
     static_assert(slot_bytes % 1024 == 0, "operands of products begin at multiples of 1024");
 
-    struct Raw {
-        uint4 v[lane_vectors];
-    };
-
-    // A lane's codes of one chunk of a tile, in shared memory.
-    __device__ static Raw load(uint32_t tile, int lane) {
-        Raw raw;
-#pragma unroll
-        for (int i = 0; i < lane_vectors; ++i) raw.v[i] = wgmma::load_shared(tile + i * 512 + lane * 16);
-        return raw;
-    }
-
-    // The operands of a chunk's four products.
-    __device__ static void expand(const Raw& raw, uint32_t (&operand)[4][4]) {
-        if constexpr (lane_vectors == 1) {  // half a stage
-            StageLoad stage;
-            stage.v[0] = stage.v[1] = raw.v[0];
-#pragma unroll
-            for (int b = 0; b < 2; ++b) {
-                uint32_t a[2][4];
-                Codec::expand(stage, b, a);
-#pragma unroll
-                for (int i = 0; i < 4; ++i) operand[2 * b][i] = a[0][i], operand[2 * b + 1][i] = a[1][i];
-            }
-        } else {
-#pragma unroll
-            for (int b = 0; b < blocks; ++b) {
-                StageLoad stage;
-                stage.v[0] = raw.v[b / Codec::blocks * 2];
-                stage.v[1] = raw.v[b / Codec::blocks * 2 + 1];
-                if constexpr (is_e4m3) {
-                    Codec::e4m3(stage, b % Codec::blocks, operand[b]);
-                } else if constexpr (bytes) {
-                    Codec::bytes(stage, b % Codec::blocks, operand[b]);
-                } else {
-                    uint32_t a[2][4];
-                    Codec::expand(stage, b % Codec::blocks, a);
-#pragma unroll
-                    for (int i = 0; i < 4; ++i) operand[2 * b][i] = a[0][i], operand[2 * b + 1][i] = a[1][i];
-                }
-            }
-        }
-    }
-
-    // The (scale, offset) pairs of rows g and g + 8 for each block of a chunk.
-    __device__ static void load_scales(const LinearArguments& a, const uint8_t* tile, int chunk, int g,
-                                       uint2 (&scales)[2]) {
-#pragma unroll
-        for (int b = 0; b < 2; ++b) {
-            const int group = min((chunk * 2 + b) / a.group_blocks, a.last_group);
-            scales[b] = __ldg(reinterpret_cast<const uint2*>(tile + a.parameters_at) + group * 8 + g);
-        }
-    }
-
-    // (q - z) s or q s + m in f16, of rows g (even operands) and g + 8.
-    __device__ static void apply_scales(const LinearArguments& a, const uint2 (&scales)[2], uint32_t (&operand)[4][4]) {
-#pragma unroll
-        for (int b = 0; b < 2; ++b)
-#pragma unroll
-            for (int row = 0; row < 2; ++row) {
-                const uint32_t word = row ? scales[b].y : scales[b].x;
-                const __half2 both = *reinterpret_cast<const __half2*>(&word);
-                const __half2 scale = __half2half2(__low2half(both)), offset = __half2half2(__high2half(both));
-#pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    uint32_t& x = operand[2 * b + i / 2][i % 2 * 2 + row];
-                    const __half2 q = *reinterpret_cast<const __half2*>(&x);
-                    const __half2 w = a.is_minimum ? __hfma2(q, scale, offset) : __hmul2(__hsub2(q, offset), scale);
-                    x = *reinterpret_cast<const uint32_t*>(&w);
-                }
-            }
-    }
-
-    // A tile of the result: NB * 128 tokens by the rows of many_tiles weight tiles. It may lie past the last token:
-    // then its block works for the other of its pair, and its results are not written.
+    // A tile of the result: N tokens by the rows of many_tiles weight tiles. It may lie past the last token or weight:
+    // then its block works for the other of its cluster, and its results are not written.
     struct Place {
         int tokens, weights;
         __device__ int64_t weight_tile(int i) const { return static_cast<int64_t>(weights) * many_tiles + i; }
     };
-    // The block's tiles, in turn: all tokens of the same weights after each other, the blocks of a cluster side by
-    // side.
+    // The block's tiles, in turn: all tokens of the same weights after each other. The blocks of a cluster have side by
+    // side what they do not share: weights if both operands are in shared memory, else tokens.
     template <class Each>
     __device__ static void each_tile(const LinearArguments& a, int rows, Each each) {
-        constexpr int tokens = NB * 128;
-        const int across = (rows + tokens * a.cluster - 1) / (tokens * a.cluster);
-        const int tiles = across * static_cast<int>((a.tile_count + many_tiles - 1) / many_tiles);
-        for (int i = blockIdx.x / a.cluster; i < tiles; i += gridDim.x / a.cluster)
-            each(Place{i % across * a.cluster + static_cast<int>(blockIdx.x) % a.cluster, i / across});
+        const int weights = static_cast<int>((a.tile_count + many_tiles - 1) / many_tiles), tokens = (rows + N - 1) / N;
+        const int across = both_shared ? tokens : (tokens + a.cluster - 1) / a.cluster;
+        const int down = both_shared ? (weights + a.cluster - 1) / a.cluster : weights;
+        const int first = blockIdx.x / a.cluster, in_cluster = blockIdx.x % a.cluster;
+        for (int i = first; i < across * down; i += gridDim.x / a.cluster) {
+            if (both_shared)
+                each(Place{i % across, i / across * a.cluster + in_cluster});
+            else
+                each(Place{i % across * a.cluster + in_cluster, i / across});
+        }
     }
     // Past the end the last one.
     __device__ static const uint8_t* weight_tile(const LinearArguments& a, int64_t tile) {
@@ -155,109 +82,63 @@ struct Kernel {
         }
     };
 
-    // Copies each chunk's activations, and of its codes the block's part to all blocks of the cluster, once the
-    // consumers of them all are done with what was there.
+    // Copies each chunk's activations and codes: of what the cluster shares, the block's part to all blocks of it, once
+    // the consumers of them all are done with what was there.
     __device__ static void produce(const LinearArguments& a, const ManyMaps& maps, Ring& ring, const Place& place,
                                    int chunks) {
-        const int weight_tiles = many_tiles / a.cluster, tile = blockIdx.x % a.cluster * weight_tiles;
-        const int first_tile = place.weights * many_tiles + tile;
+        const int in_cluster = blockIdx.x % a.cluster;
+        const auto copy = [&](uint32_t to, const CUtensorMap& map, int byte, int row, int tile, bool shared) {
+            if (shared && a.cluster > 1)
+                wgmma::copy_box(to, map, byte, row, tile, ring.full_barrier(), (1 << a.cluster) - 1);
+            else
+                wgmma::copy_box(to, map, byte, row, tile, ring.full_barrier());
+        };
         for (int i = 0; i < chunks; ++i, ring.advance()) {
-            const uint32_t tokens = ring.memory(), codes = tokens + tile_bytes + tile * code_bytes;
-            const uint32_t barrier = ring.full_barrier();
-            const int code_row = i * (code_bytes / chunk_bytes);
+            const uint32_t tokens = ring.memory(), codes = tokens + tile_bytes;
             wgmma::barrier_wait(ring.empty_barrier(), ring.parity ^ 1);  // at once in the first turn
-            wgmma::barrier_expect(barrier, slot_bytes);
-            if (own_rows)
-                wgmma::copy_box(tokens, maps.tokens, i * chunk_bytes, place.tokens * NB * 128, 0, barrier);
-            else
-                wgmma::copy_box(tokens, maps.tokens, 0, 0, place.tokens * chunks + i, barrier);
-            if (a.cluster > 1)
-                wgmma::copy_box(codes, maps.weights, 0, code_row, first_tile, barrier, (1 << a.cluster) - 1);
-            else
-                wgmma::copy_box(codes, maps.weights, 0, code_row, first_tile, barrier);
+            wgmma::barrier_expect(ring.full_barrier(), slot_bytes);
+            const int first_tile = place.weights * many_tiles, code_row = i * (code_bytes / chunk_bytes);
+            if constexpr (both_shared) {
+                const int token = in_cluster * (N / a.cluster);
+                copy(tokens + token * chunk_bytes, maps.tokens, i * chunk_bytes, place.tokens * N + token, 0, true);
+                for (int stage = 0; stage < 2; ++stage)  // stage after stage: see code_descriptor
+                    copy(codes + stage * many_tiles * copied_bytes, maps.weights, 0,
+                         code_row + stage * (copied_bytes / chunk_bytes), first_tile, false);
+            } else {
+                const int tile = in_cluster * (many_tiles / a.cluster);
+                copy(tokens, maps.tokens, 0, 0, place.tokens * chunks + i, false);
+                copy(codes + tile * code_bytes, maps.weights, 0, code_row, first_tile + tile, true);
+            }
         }
-    }
-
-    __device__ static float2 parameters(const LinearArguments& a, const uint8_t* tile, int64_t pair) {
-        const uint8_t* at = tile + a.parameters_at;
-        if (a.half_parameters) return __half22float2(reinterpret_cast<const __half2*>(at)[pair]);
-        return reinterpret_cast<const float2*>(at)[pair];
-    }
-
-    // The scales that a chunk's sums are multiplied with, of rows 2g and 2g + 1 of the parameters: g and g + 8.
-    __device__ static float2 sum_scales(const LinearArguments& a, const uint8_t* tile, int chunk, int g) {
-        if constexpr (scales_sums) {
-            float unit = Codec::unit;
-            if constexpr (is_e4m3) unit = Codec::e4m3_unit;
-            const int group = min(chunk * blocks / a.group_blocks, a.last_group);
-            return make_float2(parameters(a, tile, group * 16 + 2 * g).x * (1 / unit),
-                               parameters(a, tile, group * 16 + 2 * g + 1).x * (1 / unit));
-        }
-        return make_float2(1, 1);
-    }
-
-    __device__ static void promote(const float2& scales, const Sum (&sum)[64], float (&total)[64]) {
-#pragma unroll
-        for (int j = 0; j < 64; ++j) total[j] = __fmaf_rn(sum[j], j / 2 % 2 ? scales.y : scales.x, total[j]);
     }
 
     // Waits for a chunk, and expands its codes.
     __device__ static void get_ready(const LinearArguments& a, const Ring& ring, int in_block, const uint2 (&scales)[2],
                                      uint32_t (&operand)[4][4]) {
         wgmma::barrier_wait(ring.full_barrier(), ring.parity);
-        expand(load(ring.memory() + tile_bytes + in_block * code_bytes, lane_of_warp()), operand);
-        if constexpr (mode == Mode::scaled) apply_scales(a, scales, operand);
+        Base::get_operands(a, ring.memory() + tile_bytes + in_block * code_bytes, scales, operand);
     }
-    __device__ static int lane_of_warp() {
-        return threadIdx.x % 32;
-    }
-
-    // How offsets enter a result. minimum: the row's, times the sum of the token's values.
-    enum class Offsets { none, zero, minimum };
-    struct Row {
-        float scale, minimum;
-        int zero;
-    };
-    // What a row of activations has of its own: RowScale, or the sum of its values.
-    struct Token {
-        float scale = 1;
-        Sum sum = 0;
-    };
     // What a tile's results are made with, loaded while its products run: the lane's four rows, and of the tokens those
     // of the lane's number, and every 32 after.
     struct Factors {
         Row rows[4];
-        Token tokens[NB * 4];
+        Token tokens[N / 32];
     };
-    __device__ static Row row_parameters(const LinearArguments& a, const uint8_t* tile, int64_t pair) {
-        if constexpr (!Codec::codes || (mode != Mode::codes && mode != Mode::integer && mode != Mode::e4m3)) {
-            return {1, 0, 0};
-        } else {
-            const float2 p = parameters(a, tile, pair);
-            if constexpr (mode == Mode::e4m3) return {p.x * (1 / Codec::e4m3_unit), 0, 0};
-            if constexpr (mode == Mode::codes) return {p.x * (1 / Codec::unit), a.is_minimum ? p.y : -p.y * p.x, 0};
-            return {p.x, p.y, static_cast<int>(p.y)};
-        }
-    }
     __device__ static Factors load_factors(const LinearArguments& a, const Place& place, const uint8_t* tile,
                                            int rows) {
         Factors f;
         const int lane = lane_of_warp(), quad = lane % 4 * 4;
 #pragma unroll
-        for (int i = 0; i < 4; ++i) f.rows[i] = row_parameters(a, tile, (quad + i) % 8 * 2 + quad / 8);
+        for (int i = 0; i < 4; ++i) f.rows[i] = Base::row_parameters(a, tile, (quad + i) % 8 * 2 + quad / 8);
 #pragma unroll
-        for (int i = 0; i < NB * 4; ++i) {
-            const int token = place.tokens * NB * 128 + i * 32 + lane;
-            if (token >= rows) continue;
-            if (a.row_scales) f.tokens[i].scale = a.row_scales[token].scale;
-            if (!a.has_offsets) continue;
-            if constexpr (mode == Mode::integer) f.tokens[i].sum = a.row_scales[token].sum;
-            if constexpr (mode == Mode::codes && Codec::codes) f.tokens[i].sum = a.token_sums[token];
+        for (int i = 0; i < N / 32; ++i) {
+            const int token = place.tokens * N + i * 32 + lane;
+            if (token < rows) f.tokens[i] = Base::load_token(a, token);
         }
         return f;
     }
 
-    // Products of a chunk, of 128 tokens from n * 128 on for each of `sum`.
+    // Products of a chunk with operands in registers, of 128 tokens from n * 128 on for each of `sum`.
     __device__ static void multiply(uint64_t tokens, int n, bool adds, const uint32_t (&operand)[4][4],
                                     Sum (&sum)[sums][64]) {
         wgmma::fence();
@@ -266,54 +147,131 @@ struct Kernel {
 #pragma unroll
             for (int i = 0; i < sums; ++i) {
                 const uint64_t b = tokens + wgmma::descriptor_offset((n + i) * 128 * chunk_bytes + k * 32);
-                const int add = k > 0 || adds;
-                if constexpr (mode == Mode::integer)
-                    wgmma::product_int8<Codec::is_signed>(sum[i], operand[k], b, add);
-                else if constexpr (is_e4m3)
-                    wgmma::product_e4m3(sum[i], operand[k], b, add);
-                else if constexpr (Codec::bf16)
-                    wgmma::product_bf16(sum[i], operand[k], b, add);
-                else
-                    wgmma::product_f16(sum[i], operand[k], b, add);
+                Base::multiply(sum[i], operand[k], b, k > 0 || adds);
             }
         wgmma::commit();
     }
 
-    // first_tile: of the block.
+    // A warp is done with a slot of all blocks of the cluster.
+    __device__ static void give_back(const LinearArguments& a, uint32_t barrier) {
+        const int lane = lane_of_warp();
+        if (lane < a.cluster) wgmma::barrier_arrive(barrier, lane);
+    }
+
+    // One tile; first_tile: of the block.
     __device__ static void consume(const LinearArguments& a, Ring& ring, const Place& place, int chunks, int rows,
                                    int warpgroup, bool first_tile, uint32_t staging) {
-        const int lane = lane_of_warp(), g = lane / 4;
+        if constexpr (both_shared)
+            consume_bytes(a, ring, place, chunks, rows, warpgroup, first_tile, staging);
+        else
+            consume_operands(a, ring, place, chunks, rows, warpgroup, first_tile, staging);
+    }
+
+    // Both operands from shared memory. Sums that are promoted are those of two chunks, or of one that has scales; the
+    // warpgroups take turns, so that one promotes while the other's products run.
+    __device__ static void consume_bytes(const LinearArguments& a, Ring& ring, const Place& place, int chunks, int rows,
+                                         int warpgroup, bool first_tile, uint32_t staging) {
+        const int in_block = warpgroup * 4 + threadIdx.x / 32 % 4;
+        const uint8_t* tile = weight_tile(a, place.weight_tile(in_block));
+        const Factors factors = load_factors(a, place, tile, rows);
+        Sum sum[1][N / 2];
+        float total[1][promotes ? N / 2 : 1];
+        if constexpr (promotes) {
+#pragma unroll
+            for (int i = 0; i < N / 2; ++i) total[0][i] = 0;
+        }
+        // Products of 32 columns each of the chunk in the slot, from the first one on.
+        const auto issue = [&](int first, int count, bool adds) {
+            const uint64_t tokens = wgmma::descriptor(ring.memory());
+            const uint64_t codes = wgmma::code_descriptor(ring.memory() + tile_bytes + warpgroup * 4 * copied_bytes);
+            wgmma::fence();
+#pragma unroll
+            for (int k = first; k < first + count; ++k) {
+                const uint64_t at =
+                    codes + wgmma::descriptor_offset(k / 2 * many_tiles * copied_bytes + k % 2 * 2 * matrix_bytes);
+                const uint64_t b = tokens + wgmma::descriptor_offset(k * 32);
+                Base::multiply(sum[0], at, b, k > first || adds);
+            }
+            wgmma::commit();
+        };
+        const auto wait_for_chunk = [&] { wgmma::barrier_wait(ring.full_barrier(), ring.parity); };
+        if constexpr (!promotes) {
+            uint32_t under_way = 0;  // barrier of the chunk before, whose products may still run
+            for (int chunk = 0; chunk < chunks; ++chunk, ring.advance()) {
+                wait_for_chunk();
+                issue(0, 4, chunk > 0);
+                wgmma::wait<1>();
+                if (under_way) give_back(a, under_way);
+                under_way = ring.empty_barrier();
+            }
+            wgmma::wait<0>();
+            give_back(a, under_way);
+            write(a, place, in_block, rows, factors, sum, staging);
+        } else {
+            if (first_tile && warpgroup == 1) wgmma::turn_give(0);
+            constexpr int first_half = scales_sums ? 2 : 4;
+            uint4 next_scales = Base::load_sum_scales(a, tile, 0);
+            for (int chunk = 0; chunk < chunks; chunk += in_pairs ? 2 : 1, ring.advance()) {
+                const uint4 scales = next_scales;
+                next_scales = Base::load_sum_scales(a, tile, chunk + 1);
+                wait_for_chunk();
+                wgmma::turn_wait(warpgroup);
+                issue(0, first_half, false);
+                const uint32_t first = ring.empty_barrier();
+                if constexpr (in_pairs) {
+                    ring.advance();
+                    wait_for_chunk();
+                    issue(0, 4, true);
+                } else {
+                    issue(2, 2, true);
+                }
+                wgmma::wait<1>();
+                wgmma::turn_give(1 - warpgroup);
+                if (in_pairs) give_back(a, first);
+                wgmma::wait<0>();
+                give_back(a, ring.empty_barrier());
+                Base::promote(Base::sum_scales(a, scales), sum[0], total[0]);
+            }
+            write(a, place, in_block, rows, factors, total, staging);
+        }
+    }
+    // Takes the turn that is left when all tiles are done.
+    __device__ static void end_turns(int warpgroup) {
+        if (both_shared && promotes && warpgroup == 0) wgmma::turn_wait(0);
+    }
+
+    // Weights are expanded in registers.
+    __device__ static void consume_operands(const LinearArguments& a, Ring& ring, const Place& place, int chunks,
+                                            int rows, int warpgroup, bool first_tile, uint32_t staging) {
+        const int g = lane_of_warp() / 4;
         const int in_block = warpgroup * 4 + threadIdx.x / 32 % 4;
         const uint8_t* tile = weight_tile(a, place.weight_tile(in_block));
 
         const Factors factors = load_factors(a, place, tile, rows);
         Sum sum[sums][64];
-        float total[promotes ? NB : 1][64];
+        float total[promotes ? halves : 1][64];
         if constexpr (promotes) {
 #pragma unroll
-            for (int i = 0; i < NB * 64; ++i) total[i / 64][i % 64] = 0;
+            for (int i = 0; i < halves * 64; ++i) total[i / 64][i % 64] = 0;
         }
         uint2 scales[2];
         const auto get_scales = [&](int chunk) {
-            if constexpr (mode == Mode::scaled) load_scales(a, tile, chunk, g, scales);
-        };
-        const auto give_back = [&](uint32_t barrier) {
-            if (lane < a.cluster) wgmma::barrier_arrive(barrier, lane);
+            if constexpr (mode == Mode::scaled) Base::load_scales(a, tile, chunk, g, scales);
         };
         uint32_t first_of_pair = 0;  // its barrier
         // Multiplies a chunk with `operand`. While the products run, the operand of the chunk after gets ready in
         // `other`.
         const auto step = [&](int chunk, bool second, uint32_t(&operand)[4][4], uint32_t(&other)[4][4]) {
             const bool begins = first_tile && chunk == 0;
-            if (begins && warpgroup > 0) wgmma::turn_wait();  // the warpgroups take turns
+            if (begins && warpgroup > 0) wgmma::turn_wait(1);  // the warpgroups take turns
             const uint64_t tokens = wgmma::descriptor(ring.memory());
             multiply(tokens, 0, promotes ? in_pairs && second : chunk > 0, operand, sum);
-            if (begins && warpgroup == 0) wgmma::turn_give();
-            const float2 to_total = sum_scales(a, tile, chunk, g);
+            if (begins && warpgroup == 0) wgmma::turn_give(1);
+            const float2 to_total = Base::sum_scales(a, Base::load_sum_scales(a, tile, chunk));
             if (in_pairs && second) {
                 wgmma::wait<1>();
                 wgmma::keep(other);  // until here the first chunk's products read these registers
-                give_back(first_of_pair);
+                give_back(a, first_of_pair);
             }
             const uint32_t barrier = ring.empty_barrier();
             ring.advance();
@@ -328,16 +286,16 @@ struct Kernel {
                 first_of_pair = barrier;
                 return;
             }
-            if constexpr (promotes && NB == 2) {
+            if constexpr (promotes && halves == 2) {
                 wgmma::wait<0>();
-                promote(to_total, sum[0], total[0]);
+                Base::promote(to_total, sum[0], total[0]);
                 multiply(tokens, 1, false, operand, sum);
             }
             wgmma::wait<0>();
             wgmma::keep(operand);
-            give_back(barrier);
+            give_back(a, barrier);
             if (kept_operands == 1) prepare();
-            if constexpr (promotes) promote(to_total, sum[0], total[NB - 1]);
+            if constexpr (promotes) Base::promote(to_total, sum[0], total[halves - 1]);
         };
         uint32_t operands[kept_operands][4][4];
         auto &even = operands[0], &odd = operands[kept_operands - 1];
@@ -354,23 +312,10 @@ struct Kernel {
             write(a, place, in_block, rows, factors, sum, staging);
     }
 
-    template <Offsets offsets>
-    __device__ static float finish(const Row& r, const Token& x, Sum total) {
-        if constexpr (mode == Mode::integer) {  // each operation rounded once, in this order, on every device
-            if (offsets == Offsets::zero) total -= r.zero * x.sum;
-            const float product = __fmul_rn(__fmul_rn(__int2float_rn(total), x.scale), r.scale);
-            if (offsets != Offsets::minimum) return product;
-            return __fadd_rn(product, __fmul_rn(__fmul_rn(__int2float_rn(x.sum), x.scale), r.minimum));
-        } else {
-            float y = total * r.scale;
-            if (offsets != Offsets::none) y = __fmaf_rn(r.minimum, x.sum, y);
-            return y * x.scale;
-        }
-    }
-
     // Writes a tile's results.
+    template <int H, int V>
     __device__ static void write(const LinearArguments& a, const Place& place, int in_block, int rows,
-                                 const Factors& factors, const Sum (&total)[NB][64], uint32_t staging) {
+                                 const Factors& factors, const Sum (&total)[H][V], uint32_t staging) {
         if constexpr (mode == Mode::integer && !Codec::is_signed)
             if (a.has_offsets && !a.is_minimum)
                 return write_rows<Offsets::zero, true>(a, place, in_block, rows, factors, total, staging);
@@ -385,9 +330,9 @@ struct Kernel {
 
     // A warp's results go through its part of the shared memory, 16 tokens at a time, so that a lane has four rows side
     // by side: of tokens lane / 4 and 8 + lane / 4 rows lane % 4 * 4 and after. more: there may be a bias or an addend.
-    template <Offsets offsets, bool more>
+    template <Offsets offsets, bool more, int H, int V>
     __device__ static void write_rows(const LinearArguments& a, const Place& place, int in_block, int rows,
-                                      const Factors& factors, const Sum (&total)[NB][64], uint32_t staging) {
+                                      const Factors& factors, const Sum (&total)[H][V], uint32_t staging) {
         const int lane = lane_of_warp(), g = lane / 4, t = lane % 4, quad = t * 4;
         const int64_t weight_row = place.weight_tile(in_block) * 16 + quad;
         const int inside = static_cast<int>(max(min(a.weight_rows - weight_row, int64_t{4}), int64_t{0}));
@@ -397,7 +342,7 @@ struct Kernel {
         for (int i = 0; i < 4; ++i) bias[i] = more && a.bias && i < inside ? a.bias[weight_row + i] : 0;
 
         // From here on tokens are counted from the lane's first.
-        const int64_t first_token = place.tokens * NB * 128 + g;
+        const int64_t first_token = place.tokens * N + g;
         const int tokens = rows - static_cast<int>(first_token);
         const float* add = a.add + first_token * a.add_stride + weight_row;
         float* out = a.out + first_token * a.out_stride + weight_row;
@@ -426,7 +371,7 @@ struct Kernel {
 #pragma unroll
             for (int r = 0; r < 4; ++r) {
                 const uint32_t bits = word(sums, r);
-                y[r] = finish<offsets>(factors.rows[r], x, reinterpret_cast<const Sum&>(bits));
+                y[r] = Base::template finish<offsets>(factors.rows[r], x, reinterpret_cast<const Sum&>(bits));
             }
             if (more && a.bias)
 #pragma unroll
@@ -451,18 +396,18 @@ struct Kernel {
 #pragma unroll
         for (int j = 0; j < 2; ++j) next[j] = load_addend(j * 8);
 #pragma unroll
-        for (int begin = 0; begin < NB * 16; begin += 2) {  // columns of 8 tokens
+        for (int begin = 0; begin < N / 8; begin += 2) {  // columns of 8 tokens
 #pragma unroll
             for (int j = 0; j < 2; ++j)
 #pragma unroll
                 for (int i = 0; i < 4; ++i)
                     wgmma::store_shared(to + ((j * 8 + i % 2) * staged_pitch + i / 2 * 8) * 4,
-                                        total[(begin + j) / 16][(begin + j) % 16 * 4 + i]);
+                                        total[((begin + j) * 4 + i) / V][((begin + j) * 4 + i) % V]);
             __syncwarp();
-            const uint4 sums[2] = {wgmma::load_shared(from), wgmma::load_shared(from + 8 * staged_pitch * 4)};
+            const uint4 sums[2] = {load_shared(from), load_shared(from + 8 * staged_pitch * 4)};
             __syncwarp();
             const float4 addends[2] = {next[0], next[1]};
-            if (begin + 2 < NB * 16)
+            if (begin + 2 < N / 8)
 #pragma unroll
                 for (int j = 0; j < 2; ++j) next[j] = load_addend((begin + 2 + j) * 8);
 #pragma unroll
@@ -475,11 +420,11 @@ struct Kernel {
     }
 };
 
-template <class Codec, Mode mode, int NB>
+template <class Codec, Mode mode, int N>
 __global__ void __launch_bounds__(threads, 1)
     linear_many(StepView step, LinearArguments a, const __grid_constant__ ManyMaps maps) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-    using K = Kernel<Codec, mode, NB>;
+    using K = Kernel<Codec, mode, N>;
     extern __shared__ uint8_t memory[];
     __shared__ uint64_t barriers[2 * K::depth];
     allow_next();
@@ -511,19 +456,26 @@ __global__ void __launch_bounds__(threads, 1)
             K::consume(a, ring, place, chunks, rows, warpgroup, first_tile, staging);
             first_tile = false;
         });
+        if (!first_tile) K::end_turns(warpgroup);
     }
     wgmma::cluster_barrier();  // a block's memory must stay while others copy to it
 #endif
 }
 
+template <class Codec, Mode mode, int N>
+ManyKernel kernel_of() {
+    using K = Kernel<Codec, mode, N>;
+    return {linear_many<Codec, mode, N>, N, K::copied_bytes, K::shared_bytes};
+}
+// The kernel of tiles of that many tokens: of many_tokens.
 template <class Codec, Mode mode>
-ManyKernel choose(bool wide) {
-    // e4m3 is faster with the sums of two chunks together, which leave no registers for twice the tokens.
-    if constexpr (mode != Mode::e4m3)
-        if (wide)
-            return {linear_many<Codec, mode, 2>, 256, Kernel<Codec, mode, 2>::code_bytes,
-                    Kernel<Codec, mode, 2>::shared_bytes};
-    return {linear_many<Codec, mode, 1>, 128, Kernel<Codec, mode, 1>::code_bytes, Kernel<Codec, mode, 1>::shared_bytes};
+ManyKernel choose(int tokens) {
+    constexpr bool promotes = Kernel<Codec, mode, 128>::promotes, both_shared = Kernel<Codec, mode, 128>::both_shared;
+    if constexpr (both_shared && promotes)
+        if (tokens == 192) return kernel_of<Codec, mode, 192>();
+    if constexpr (!(both_shared && promotes) && mode != Mode::e4m3)
+        if (tokens == 256) return kernel_of<Codec, mode, 256>();
+    return kernel_of<Codec, mode, 128>();
 }
 
 }  // namespace many

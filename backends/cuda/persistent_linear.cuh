@@ -211,7 +211,7 @@ __device__ inline void load_input(const Instruction& x, const WeightStream& w) {
 }
 
 __device__ inline void load_shared(uint4& v, uint32_t at) {
-    v = wgmma::load_shared(at);
+    v = cuda::load_shared(at);
 }
 __device__ inline void load_shared(uint2& v, uint32_t at) {
     asm volatile("ld.shared.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(at) : "memory");
@@ -319,6 +319,7 @@ struct Multiply {
         const uint32_t sums = shared_address(activation_sums());
         uint32_t* const segment = segments() + warp * 16 + g;
         const int ahead = warp * warp_stages;  // stages of other warps, in a chunk
+        const int at_lane = fragment_lane_offset(Codec::kind, lane);
         int slot_number = mine().slot;
         uint32_t parity = mine().parity;
         Multiply m;
@@ -332,9 +333,9 @@ struct Multiply {
                 int finished[warp_stages];  // tiles that end before the stage
 #pragma unroll
                 for (int j = 0; j < warp_stages; ++j) {
-                    const uint32_t from = slot + (ahead + j) * 1024 + lane * 16;
+                    const uint32_t from = slot + (ahead + j) * 1024;
 #pragma unroll
-                    for (int i = 0; i < 2; ++i) load_shared(read[j].weights.v[i], from + i * 512);
+                    for (int i = 0; i < 2; ++i) read[j].weights.v[i] = load_fragment<Codec::kind>(from, at_lane, i);
                 }
 #pragma unroll
                 for (int j = 0; j < warp_stages; ++j, ++stage) {

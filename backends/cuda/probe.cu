@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(wgmma_threads, 1) multiply_wgmma(float* sink) 
         for (int i = 0; i < wgmma_products; ++i) {
             const uint64_t b = wgmma::descriptor(at + i / 2 % 4 * 32);
             if constexpr (is_int)
-                wgmma::product_int8<true>(d[i % 2], a[i / 2 % 4], b, 1);
+                wgmma::product_int8(d[i % 2], a[i / 2 % 4], b, 1);
             else
                 wgmma::product_f16(d[i % 2], a[i / 2 % 4], b, 1);
         }

@@ -1,4 +1,5 @@
-// Hopper's asynchronous products of a warpgroup, with the first operand in registers and the second in shared memory.
+// Hopper's asynchronous products of a warpgroup, with the first operand in registers or in shared memory, and the
+// second in shared memory.
 #pragma once
 #include <cuda.h>
 
@@ -13,6 +14,11 @@ namespace wgmma {
 __device__ inline uint64_t descriptor(uint32_t shared_address) {
     return static_cast<uint64_t>((shared_address & 0x3ffff) >> 4) | uint64_t{1} << 16 | uint64_t{64} << 32 |
            uint64_t{1} << 62;
+}
+// The first operand: 8 bit codes of four weight tiles in layout "fragments", a stage of each after the other. Matrices
+// of 8 rows by 16 bytes lie 128 bytes apart by column, 512 bytes by rows.
+__device__ inline uint64_t code_descriptor(uint32_t shared_address) {
+    return static_cast<uint64_t>((shared_address & 0x3ffff) >> 4) | uint64_t{128 >> 4} << 16 | uint64_t{512 >> 4} << 32;
 }
 // Bytes after a descriptor's, within its slot of memory.
 __device__ constexpr uint64_t descriptor_offset(int bytes) {
@@ -36,55 +42,97 @@ __device__ inline void keep(const uint32_t (&operand)[4][4]) {
         asm volatile("" ::"r"(operand[k][0]), "r"(operand[k][1]), "r"(operand[k][2]), "r"(operand[k][3]) : "memory");
 }
 
-#define QUANT_WGMMA_RESULT                     \
-    "{%0, %1, %2, %3, %4, %5, %6, %7, "        \
+#define QUANT_WGMMA_VALUES_0_31                \
+    "%0, %1, %2, %3, %4, %5, %6, %7, "         \
     "%8, %9, %10, %11, %12, %13, %14, %15, "   \
     "%16, %17, %18, %19, %20, %21, %22, %23, " \
-    "%24, %25, %26, %27, %28, %29, %30, %31, " \
+    "%24, %25, %26, %27, %28, %29, %30, %31"
+#define QUANT_WGMMA_VALUES_32_63               \
     "%32, %33, %34, %35, %36, %37, %38, %39, " \
     "%40, %41, %42, %43, %44, %45, %46, %47, " \
     "%48, %49, %50, %51, %52, %53, %54, %55, " \
-    "%56, %57, %58, %59, %60, %61, %62, %63}, "
-#define QUANT_WGMMA_OPERANDS(constraint)                                                                              \
-    constraint(d[0]), constraint(d[1]), constraint(d[2]), constraint(d[3]), constraint(d[4]), constraint(d[5]),       \
-        constraint(d[6]), constraint(d[7]), constraint(d[8]), constraint(d[9]), constraint(d[10]), constraint(d[11]), \
-        constraint(d[12]), constraint(d[13]), constraint(d[14]), constraint(d[15]), constraint(d[16]),                \
-        constraint(d[17]), constraint(d[18]), constraint(d[19]), constraint(d[20]), constraint(d[21]),                \
-        constraint(d[22]), constraint(d[23]), constraint(d[24]), constraint(d[25]), constraint(d[26]),                \
-        constraint(d[27]), constraint(d[28]), constraint(d[29]), constraint(d[30]), constraint(d[31]),                \
-        constraint(d[32]), constraint(d[33]), constraint(d[34]), constraint(d[35]), constraint(d[36]),                \
-        constraint(d[37]), constraint(d[38]), constraint(d[39]), constraint(d[40]), constraint(d[41]),                \
-        constraint(d[42]), constraint(d[43]), constraint(d[44]), constraint(d[45]), constraint(d[46]),                \
-        constraint(d[47]), constraint(d[48]), constraint(d[49]), constraint(d[50]), constraint(d[51]),                \
-        constraint(d[52]), constraint(d[53]), constraint(d[54]), constraint(d[55]), constraint(d[56]),                \
-        constraint(d[57]), constraint(d[58]), constraint(d[59]), constraint(d[60]), constraint(d[61]),                \
-        constraint(d[62]), constraint(d[63])
+    "%56, %57, %58, %59, %60, %61, %62, %63"
+#define QUANT_WGMMA_VALUES_64_95               \
+    "%64, %65, %66, %67, %68, %69, %70, %71, " \
+    "%72, %73, %74, %75, %76, %77, %78, %79, " \
+    "%80, %81, %82, %83, %84, %85, %86, %87, " \
+    "%88, %89, %90, %91, %92, %93, %94, %95"
+#define QUANT_WGMMA_VALUES_96_127                      \
+    "%96, %97, %98, %99, %100, %101, %102, %103, "     \
+    "%104, %105, %106, %107, %108, %109, %110, %111, " \
+    "%112, %113, %114, %115, %116, %117, %118, %119, " \
+    "%120, %121, %122, %123, %124, %125, %126, %127"
+#define QUANT_WGMMA_8(constraint, i)                                                                          \
+    constraint(d[i]), constraint(d[i + 1]), constraint(d[i + 2]), constraint(d[i + 3]), constraint(d[i + 4]), \
+        constraint(d[i + 5]), constraint(d[i + 6]), constraint(d[i + 7])
+#define QUANT_WGMMA_32(constraint, i)                                                                  \
+    QUANT_WGMMA_8(constraint, i), QUANT_WGMMA_8(constraint, i + 8), QUANT_WGMMA_8(constraint, i + 16), \
+        QUANT_WGMMA_8(constraint, i + 24)
 #define QUANT_WGMMA_FLOAT(x) "+f"(x)
 #define QUANT_WGMMA_INT(x) "+r"(x)
-// 64 x 128 results: 64 a thread, of each 8 columns as mma.sync has them. add = 0: d is not read.
+
+// 64 x 8, 16, 32, 128, 192 or 256 results: half as many a thread, of each 8 columns as mma.sync has them. add = 0: d is
+// not read.
+#define QUANT_WGMMA_VALUES_4 "%0, %1, %2, %3"
+#define QUANT_WGMMA_VALUES_8 QUANT_WGMMA_VALUES_4 ", %4, %5, %6, %7"
+#define QUANT_WGMMA_VALUES_16 QUANT_WGMMA_VALUES_8 ", %8, %9, %10, %11, %12, %13, %14, %15"
+#define QUANT_WGMMA_VALUES_64 QUANT_WGMMA_VALUES_0_31 ", " QUANT_WGMMA_VALUES_32_63
+#define QUANT_WGMMA_VALUES_96 QUANT_WGMMA_VALUES_64 ", " QUANT_WGMMA_VALUES_64_95
+#define QUANT_WGMMA_VALUES_128 QUANT_WGMMA_VALUES_96 ", " QUANT_WGMMA_VALUES_96_127
+#define QUANT_WGMMA_OPERANDS_4(constraint) constraint(d[0]), constraint(d[1]), constraint(d[2]), constraint(d[3])
+#define QUANT_WGMMA_OPERANDS_8(constraint) QUANT_WGMMA_8(constraint, 0)
+#define QUANT_WGMMA_OPERANDS_16(constraint) QUANT_WGMMA_8(constraint, 0), QUANT_WGMMA_8(constraint, 8)
+#define QUANT_WGMMA_OPERANDS_64(constraint) QUANT_WGMMA_32(constraint, 0), QUANT_WGMMA_32(constraint, 32)
+#define QUANT_WGMMA_OPERANDS_96(constraint) QUANT_WGMMA_OPERANDS_64(constraint), QUANT_WGMMA_32(constraint, 64)
+#define QUANT_WGMMA_OPERANDS_128(constraint) QUANT_WGMMA_OPERANDS_96(constraint), QUANT_WGMMA_32(constraint, 96)
+
+// The first operand in registers.
 #define QUANT_WGMMA_PRODUCT(instruction, ending, operands)                                          \
     asm volatile("{ .reg .pred p; setp.ne.b32 p, %69, 0; wgmma.mma_async.sync.aligned." instruction \
-                 " " QUANT_WGMMA_RESULT "{%64, %65, %66, %67}, %68, p" ending "; }"                 \
+                 " {" QUANT_WGMMA_VALUES_64 "}, {%64, %65, %66, %67}, %68, p" ending "; }"          \
                  : operands                                                                         \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add))
 
 __device__ inline void product_f16(float (&d)[64], const uint32_t (&a)[4], uint64_t b, int add) {
-    QUANT_WGMMA_PRODUCT("m64n128k16.f32.f16.f16", ", 1, 1, 0", QUANT_WGMMA_OPERANDS(QUANT_WGMMA_FLOAT));
+    QUANT_WGMMA_PRODUCT("m64n128k16.f32.f16.f16", ", 1, 1, 0", QUANT_WGMMA_OPERANDS_64(QUANT_WGMMA_FLOAT));
 }
 __device__ inline void product_bf16(float (&d)[64], const uint32_t (&a)[4], uint64_t b, int add) {
-    QUANT_WGMMA_PRODUCT("m64n128k16.f32.bf16.bf16", ", 1, 1, 0", QUANT_WGMMA_OPERANDS(QUANT_WGMMA_FLOAT));
+    QUANT_WGMMA_PRODUCT("m64n128k16.f32.bf16.bf16", ", 1, 1, 0", QUANT_WGMMA_OPERANDS_64(QUANT_WGMMA_FLOAT));
 }
-template <bool SignedA>
+// Of u4 codes.
 __device__ inline void product_int8(int (&d)[64], const uint32_t (&a)[4], uint64_t b, int add) {
-    if (SignedA)
-        QUANT_WGMMA_PRODUCT("m64n128k32.s32.s8.s8", "", QUANT_WGMMA_OPERANDS(QUANT_WGMMA_INT));
-    else
-        QUANT_WGMMA_PRODUCT("m64n128k32.s32.u8.s8", "", QUANT_WGMMA_OPERANDS(QUANT_WGMMA_INT));
+    QUANT_WGMMA_PRODUCT("m64n128k32.s32.u8.s8", "", QUANT_WGMMA_OPERANDS_64(QUANT_WGMMA_INT));
+}
+__device__ inline void product_e4m3(float (&d)[64], const uint32_t (&a)[4], uint64_t b, int add) {
+    QUANT_WGMMA_PRODUCT("m64n128k32.f32.e4m3.e4m3", ", 1, 1", QUANT_WGMMA_OPERANDS_64(QUANT_WGMMA_FLOAT));
 }
 
-__device__ inline void product_e4m3(float (&d)[64], const uint32_t (&a)[4], uint64_t b, int add) {
-    QUANT_WGMMA_PRODUCT("m64n128k32.f32.e4m3.e4m3", ", 1, 1", QUANT_WGMMA_OPERANDS(QUANT_WGMMA_FLOAT));
-}
+// Both in shared memory: a as code_descriptor, b as descriptor says.
+#define QUANT_WGMMA_BOTH(instruction, ending, values, operands, at_a, at_b, at_add)                         \
+    asm volatile("{ .reg .pred p; setp.ne.b32 p, %" at_add ", 0; wgmma.mma_async.sync.aligned." instruction \
+                 " {" values "}, %" at_a ", %" at_b ", p" ending "; }"                                      \
+                 : operands                                                                                 \
+                 : "l"(a), "l"(b), "r"(add))
+#define QUANT_WGMMA_DEFINE_BOTH(tokens, n, at_a, at_b, at_add)                                \
+    __device__ inline void product_e4m3(float(&d)[n], uint64_t a, uint64_t b, int add) {      \
+        QUANT_WGMMA_BOTH("m64n" tokens "k32.f32.e4m3.e4m3", ", 1, 1", QUANT_WGMMA_VALUES_##n, \
+                         QUANT_WGMMA_OPERANDS_##n(QUANT_WGMMA_FLOAT), at_a, at_b, at_add);    \
+    }                                                                                         \
+    template <bool SignedA>                                                                   \
+    __device__ inline void product_int8(int(&d)[n], uint64_t a, uint64_t b, int add) {        \
+        if (SignedA)                                                                          \
+            QUANT_WGMMA_BOTH("m64n" tokens "k32.s32.s8.s8", "", QUANT_WGMMA_VALUES_##n,       \
+                             QUANT_WGMMA_OPERANDS_##n(QUANT_WGMMA_INT), at_a, at_b, at_add);  \
+        else                                                                                  \
+            QUANT_WGMMA_BOTH("m64n" tokens "k32.s32.u8.s8", "", QUANT_WGMMA_VALUES_##n,       \
+                             QUANT_WGMMA_OPERANDS_##n(QUANT_WGMMA_INT), at_a, at_b, at_add);  \
+    }
+QUANT_WGMMA_DEFINE_BOTH("8", 4, "4", "5", "6")
+QUANT_WGMMA_DEFINE_BOTH("16", 8, "8", "9", "10")
+QUANT_WGMMA_DEFINE_BOTH("32", 16, "16", "17", "18")
+QUANT_WGMMA_DEFINE_BOTH("128", 64, "64", "65", "66")
+QUANT_WGMMA_DEFINE_BOTH("192", 96, "96", "97", "98")
+QUANT_WGMMA_DEFINE_BOTH("256", 128, "128", "129", "130")
 
 // ---- Barriers and bulk copies --------------------------------------------------------------------------------------
 
@@ -133,26 +181,27 @@ __device__ inline void copy_box(uint32_t to, const CUtensorMap& map, int byte, i
 __device__ inline void cluster_barrier() {
     asm volatile("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
-__device__ inline uint4 load_shared(uint32_t at) {
-    uint4 v;
-    asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                 : "r"(at)
-                 : "memory");
-    return v;
-}
 __device__ inline void store_shared(uint32_t at, float v) {
     asm volatile("st.shared.f32 [%0], %1;" ::"r"(at), "f"(v) : "memory");
 }
 __device__ inline void store_shared(uint32_t at, int v) {
     asm volatile("st.shared.s32 [%0], %1;" ::"r"(at), "r"(v) : "memory");
 }
-// Of two warpgroups, one waits until the other has issued its products.
-__device__ inline void turn_wait() {
-    asm volatile("bar.sync 1, 256;" ::: "memory");
+// From the same place in block `rank` of the cluster.
+__device__ inline uint32_t load_shared_of(int rank, uint32_t at) {
+    uint32_t v;
+    asm volatile("{ .reg .b32 there; mapa.shared::cluster.u32 there, %1, %2; ld.shared::cluster.u32 %0, [there]; }"
+                 : "=r"(v)
+                 : "r"(at), "r"(rank)
+                 : "memory");
+    return v;
 }
-__device__ inline void turn_give() {
-    asm volatile("bar.arrive 1, 256;" ::: "memory");
+// Two warpgroups take turns: each waits for its own until the other gives it.
+__device__ inline void turn_wait(int warpgroup) {
+    asm volatile("bar.sync %0, 256;" ::"r"(1 + warpgroup) : "memory");
+}
+__device__ inline void turn_give(int warpgroup) {
+    asm volatile("bar.arrive %0, 256;" ::"r"(1 + warpgroup) : "memory");
 }
 
 }  // namespace wgmma
