@@ -291,6 +291,7 @@ QUANT_INLINE size_t expanded_tile_bytes(const TileShape& t) {
            expanded_groups(t) * lanes * 2 * sizeof(float);
 }
 
+constexpr size_t cached_weights = 192 << 10;  // bytes of weights that are multiplied with all rows, of a small L2
 constexpr int most_tiles_together = 64;
 
 int tiles_together_int8(const TileShape& t) {
@@ -507,7 +508,7 @@ void linear_int8(const LinearWeights& weights, const LinearInput& in, const Line
     const RowTiles rows = row_tiles(in.rows, row_tile);
     const int together = tiles_together_int8(t);
     for (int begin = first_tile; begin < end; begin += together) {
-        const int padded = padded_tiles(end - begin < together ? end - begin : together);
+        const int padded = padded_tiles(end - begin < together ? end - begin : together, weight_tiles);
         ExpandedTile w[most_tiles_together];
         for (int j = 0; j < padded; ++j)
             functions.expand(t, tile_or_last(weights, begin + j, end), scratch + j * expanded_tile_bytes(t), w + j);
@@ -567,7 +568,7 @@ void linear_s8(const LinearWeights& weights, const LinearInput& in, const Linear
     const RowTiles rows = row_tiles(in.rows, row_tile);
     const int together = tiles_together_int8(t);
     for (int begin = first_tile; begin < end; begin += together) {
-        const int padded = padded_tiles(end - begin < together ? end - begin : together);
+        const int padded = padded_tiles(end - begin < together ? end - begin : together, weight_tiles);
         const uint8_t* packed[most_tiles_together];
         for (int j = 0; j < padded; ++j) packed[j] = tile_or_last(weights, begin + j, end);
         for (int r = 0; r < rows.tiles; ++r) {
