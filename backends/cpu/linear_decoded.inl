@@ -58,11 +58,12 @@ size_t scratch_decoded(const TileShape& t, int max_rows) {
     return sizeof(float) * (decoded_chunk<Product> + tiles_together_decoded(t) * rows_kept(max_rows) * lanes);
 }
 
-// Adds the products of a chain to sums [row][tile][lanes]. Compilers that see several chains keep sums in more
-// registers than there are.
+// Adds the products of a chain to sums [row][tile][lanes], while the next row tile's activations are fetched. Compilers
+// that see several chains keep sums in more registers than there are.
 template <class Product, int C>
-QUANT_NOINLINE void multiply_chain(const float* w, const float* x, float* sums) {
-    constexpr int T = float_weight_tiles;
+QUANT_NOINLINE void multiply_chain(const float* w, const float* x, const float* next_x, float* sums) {
+    constexpr int T = float_weight_tiles, line = 16;
+    for (int i = 0; i < chain * C; i += line) Simd::prefetch(next_x + i);
     const float* scales = w;
     if (Product::scaled) w += word_floats;
     Float sum[T][C];
@@ -95,12 +96,20 @@ QUANT_NOINLINE void multiply_chain(const float* w, const float* x, float* sums) 
 }
 
 template <class Product, int C>
-void multiply_decoded(const float* w, int chains, const float* x, float* sums) {
-    for (; chains > 0; --chains, w += decoded_chain<Product>, x += chain * C) multiply_chain<Product, C>(w, x, sums);
+void multiply_decoded(const float* w, int chains, const float* x, const float* next_x, float* sums) {
+    for (; chains > 0; --chains, w += decoded_chain<Product>, x += chain * C, next_x += chain * C)
+        multiply_chain<Product, C>(w, x, next_x, sums);
 }
 
 QUANT_INLINE Float scale_row(const LinearInput& in, int row, Float y) {
     return in.row_scales ? Simd::mul(y, Simd::set(in.row_scales[row].scale)) : y;
+}
+
+// The blocks of a tile from `first` on, which are decoded next: a share with each row tile.
+QUANT_INLINE NextWeights next_chunk(const TileShape& t, const uint8_t* tile, int first, int blocks, int row_tiles) {
+    if (first >= t.blocks) return {nullptr, 0};
+    const size_t block_bytes = t.tile_bytes / t.blocks, bytes = blocks * block_bytes;
+    return {tile + first * block_bytes, (bytes + row_tiles - 1) / row_tiles};
 }
 
 template <class Product>
@@ -127,6 +136,10 @@ void linear_decoded(const LinearWeights& weights, const LinearInput& in, const L
     const auto sums_of = [&](int j, int row) QUANT_INLINE_LAMBDA {
         return sums + (static_cast<size_t>(j / T) * kept_rows + row) * word_floats;
     };
+    const auto x_of = [&](int r, int block) QUANT_INLINE_LAMBDA {
+        return reinterpret_cast<const float*>(in.activations + tile_first(rows, r) * in.row_bytes) +
+               static_cast<int64_t>(block) * Product::block_words * tile_count(rows, r);
+    };
     for (int begin = first_tile; begin < end; begin += together) {
         const int count = end - begin < together ? end - begin : together;
         for (int pass = 0; pass < passes.tiles; ++pass) {
@@ -139,13 +152,18 @@ void linear_decoded(const LinearWeights& weights, const LinearInput& in, const L
                     for (int i = 0; i < T; ++i)
                         functions.decode_blocks(t, tile_or_last(weights, begin + j + i, end), b, blocks,
                                                 decoded + i * lanes);
+                    const bool last = j + T >= count;
+                    NextWeights next[T];
+                    for (int i = 0; i < T; ++i)
+                        next[i] = next_chunk(t, tile_or_last(weights, begin + (last ? 0 : j + T) + i, end),
+                                             last ? b + chunk_blocks : b, chunk_blocks, kept_end - kept);
                     for (int r = kept; r < kept_end; ++r) {
-                        const int first = tile_first(rows, r), rows_here = tile_count(rows, r);
-                        const float* x = reinterpret_cast<const float*>(in.activations + first * in.row_bytes) +
-                                         static_cast<int64_t>(b) * Product::block_words * rows_here;
-                        with_count<float_row_tile>(rows_here, [&](auto c) QUANT_INLINE_LAMBDA {
+                        for (int i = 0; i < T; ++i) next[i].fetch(1);
+                        const int first = tile_first(rows, r);
+                        with_count<float_row_tile>(tile_count(rows, r), [&](auto c) QUANT_INLINE_LAMBDA {
                             multiply_decoded<Product, decltype(c)::value>(
-                                decoded, blocks * (Product::block_words / chain), x, sums_of(j, first - first_row));
+                                decoded, blocks * (Product::block_words / chain), x_of(r, b),
+                                x_of(r + 1 < kept_end ? r + 1 : r, b), sums_of(j, first - first_row));
                         });
                     }
                 }
