@@ -65,6 +65,7 @@ constexpr int float_row_tile = 6, float_weight_tiles = 2;  // 24 registers of su
 constexpr int row_tile = 2, weight_tiles = 1;
 constexpr int float_row_tile = 4, float_weight_tiles = 1;  // 8 registers of sums, 2 of weights, an activation, of 16
 #endif
+constexpr int s8_row_tile = row_tile;
 constexpr int code_streams = 1, float_streams = 1;
 constexpr bool direct_rows = true;
 // In this order: each uses what is above it.

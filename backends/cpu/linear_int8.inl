@@ -1,6 +1,6 @@
 // Integer dot products of weight codes and int8 activations, a float scale per group. Included inside an unnamed
 // namespace after linear.inl; the including file defines direct_rows: whether one row is multiplied straight from the
-// packed tile.
+// packed tile, and s8_row_tile, which is row_tile for a8w8.
 //
 //     y[row] += weight_scale[group] * (sum over the group's blocks of activation_scale[block] * float(integer sum))
 //             + minimum[group] * (sum of the group's activations)
@@ -565,7 +565,7 @@ void linear_s8(const LinearWeights& weights, const LinearInput& in, const Linear
         });
         return;
     }
-    const RowTiles rows = row_tiles(in.rows, row_tile);
+    const RowTiles rows = row_tiles(in.rows, s8_row_tile);
     const int together = tiles_together_int8(t);
     for (int begin = first_tile; begin < end; begin += together) {
         const int padded = padded_tiles(end - begin < together ? end - begin : together, weight_tiles);
@@ -573,7 +573,7 @@ void linear_s8(const LinearWeights& weights, const LinearInput& in, const Linear
         for (int j = 0; j < padded; ++j) packed[j] = tile_or_last(weights, begin + j, end);
         for (int r = 0; r < rows.tiles; ++r) {
             const int first = tile_first(rows, r);
-            with_count(tile_count(rows, r), [&](auto count) QUANT_INLINE_LAMBDA {
+            with_count<s8_row_tile>(tile_count(rows, r), [&](auto count) QUANT_INLINE_LAMBDA {
                 for (int j = 0; j < padded; j += weight_tiles)
                     multiply_s8<weight_tiles, decltype(count)::value>(
                         t, packed + j, in.activations + first * in.row_bytes, in.row_scales + first, out, first,
