@@ -87,11 +87,11 @@ struct WeightItems {
     WeightItems(const CpuKernels& k, const LinearKernel& linear, const TileShape& shape, int tiles, int rows,
                 int threads, bool one_stream)
         : tiles(tiles),
-          each(k.weight_tiles),
-          unit(rows > 1     ? k.weight_tiles
+          each(linear.weight_tiles),
+          unit(rows > 1     ? linear.weight_tiles
                : one_stream ? 1
-                            : std::max(k.code_streams, k.weight_tiles)),
-          runs(rows <= 2 * k.row_tile) {
+                            : std::max(k.code_streams, linear.weight_tiles)),
+          runs(rows <= 2 * linear.row_tile) {
         if (runs) {
             constexpr size_t least_bytes = 64 << 10;  // of a share
             const size_t most_shares = static_cast<size_t>(tiles) * shape.tile_bytes / least_bytes;
@@ -170,11 +170,11 @@ void emit_linear(Recorder& recorder, const Bound& b, std::vector<LinearPath> by_
     recorder.phase(
         [l](const Step& step) {
             const int rows = l->rows(step);
-            return l->in_place(rows) ? 0 : row_tiles(rows, l->path(rows).kernels->row_tile).tiles;
+            return l->in_place(rows) ? 0 : row_tiles(rows, l->path(rows).linear->row_tile).tiles;
         },
         [l, workspace](const Step& step, int item, uint8_t*) {
             const LinearPath& p = l->path(l->rows(step));
-            const RowTiles tiles = row_tiles(l->rows(step), p.kernels->row_tile);
+            const RowTiles tiles = row_tiles(l->rows(step), p.linear->row_tile);
             const int first = tile_first(tiles, item);
             p.prepare(l->bound, l->shape, first, tile_count(tiles, item), *workspace + first * p.row_bytes);
         });

@@ -33,8 +33,6 @@ static inline int tile_count(RowTiles t, int i) {
     return t.rows / t.tiles + (i < t.rows % t.tiles ? 1 : 0);
 }
 
-constexpr int max_row_tile = 8;
-
 // Activations of a tile of C rows as int8 with a scale per 32 columns: per block
 //     int8 codes[C][32], float scale[C], int32 start[2][C], float group_sum[C]
 // start: -zero * sum of codes, what the integer sum of products starts from (of each half if a group is 16 columns,
@@ -54,7 +52,7 @@ struct LinearOutput {
     int64_t add_stride, out_stride, rows;  // rows of the weight = columns of out
 };
 struct LinearInput {
-    const uint8_t* activations;  // prepared; tile i of row_tiles(rows, CpuKernels::row_tile) after tile i-1
+    const uint8_t* activations;  // prepared; tile i of row_tiles(rows, LinearKernel::row_tile) after tile i-1
     size_t row_bytes;            // of prepared activations
     const RowScale* row_scales;  // null for float input
     int rows;
@@ -84,13 +82,13 @@ struct LinearKernel {
                 uint8_t* scratch);
     int (*tiles_together)(const TileShape& shape);  // that stay in the cache while all rows pass by
     size_t (*scratch)(const TileShape& shape, int max_rows);
+    int row_tile;      // activation rows multiplied together
+    int weight_tiles;  // tiles of a weight multiplied together
 };
 
 struct CpuKernels {
     const Layout* layout;
     int lanes;                 // rows of a tile
-    int row_tile;              // activation rows multiplied together, at most max_row_tile
-    int weight_tiles;          // tiles of a weight multiplied together
     int code_streams;          // the same with one row, unless one_stream; of floats as many or fewer
     bool direct_rows;          // linear_float takes one row of float activations as it is, not prepared
     size_t float_block_bytes;  // of prepared activations of linear_float, a row's block of columns

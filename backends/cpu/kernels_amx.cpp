@@ -30,15 +30,13 @@ constexpr CpuKernels amx_linears() {  // constant: nothing here may run on anoth
     CpuKernels k{};
     k.layout = &layout_rows16;
     k.lanes = lanes;
-    k.row_tile = row_tile;
-    k.weight_tiles = weight_tiles;
     k.float_block_bytes = tile_row_bytes;
     k.code_bias = no_bias;
     k.prepare_s8 = prepare_s8_tiles;
     k.prepare_f32 = prepare_bf16_tiles;
-    k.linear_int8 = {linear_int8_tiles, tiles_together_int8_tiles, scratch_int8_tiles};
-    k.linear_s8 = {linear_s8_tiles, tiles_together_s8_tiles, no_scratch};
-    k.linear_float = {linear_bf16_tiles, tiles_together_bf16_tiles, scratch_bf16_tiles};
+    k.linear_int8 = {linear_int8_tiles, tiles_together_int8_tiles, scratch_int8_tiles, row_tile, weight_tiles};
+    k.linear_s8 = {linear_s8_tiles, tiles_together_s8_tiles, no_scratch, row_tile, weight_tiles};
+    k.linear_float = {linear_bf16_tiles, tiles_together_bf16_tiles, scratch_bf16_tiles, row_tile, weight_tiles};
     return k;
 }
 

@@ -9,6 +9,8 @@ namespace {
 
 #include "backends/cpu/simd_avx2.h"
 constexpr int row_tile = 4, weight_tiles = 2;  // 8 sums, 2 weights, an activation and what a product needs, of 16
+constexpr int float_row_tile = 6, float_weight_tiles = 2;  // 12 sums, 2 weights, an activation
+constexpr int s8_row_tile = row_tile;
 constexpr int code_streams = 8, float_streams = 4;
 constexpr bool direct_rows = true;
 // In this order: each uses what is above it.

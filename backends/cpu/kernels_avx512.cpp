@@ -9,6 +9,8 @@ namespace {
 
 #include "backends/cpu/simd_avx512.h"
 constexpr int row_tile = 6, weight_tiles = 2;  // 12 integer and 12 float sums, 2 weights, an activation: 27 registers
+constexpr int float_row_tile = 8, float_weight_tiles = 3;  // 24 sums, 3 weights, an activation
+constexpr int s8_row_tile = 8;                             // 16 sums, 2 weights, an activation
 constexpr int code_streams = 8, float_streams = 4;
 constexpr bool direct_rows = true;
 // In this order: each uses what is above it.

@@ -11,7 +11,8 @@ namespace {
 #include "backends/cpu/simd_avx512.h"
 //
 #include "backends/cpu/simd_avx512_bf16.h"
-constexpr int row_tile = 6, weight_tiles = 2;  // as for AVX-512
+constexpr int row_tile = 8, weight_tiles = 3;  // 24 sums, 3 weights, an activation: 28 registers
+constexpr int float_row_tile = row_tile, float_weight_tiles = weight_tiles;
 constexpr int code_streams = 8, float_streams = 4;
 // In this order: each uses what is above it.
 #include "backends/cpu/codes.inl"
@@ -28,12 +29,10 @@ constexpr CpuKernels bf16_linears() {  // constant: nothing here may run on anot
     CpuKernels k{};
     k.layout = &layout_rows16;
     k.lanes = lanes;
-    k.row_tile = row_tile;
-    k.weight_tiles = weight_tiles;
     k.float_block_bytes = sizeof(float) * pair_words;
     k.prepare_f32 = prepare_bf16;
     k.prepare_e4m3 = prepare_e4m3_pairs;
-    k.linear_float = {linear_decoded<PairProduct>, tiles_together_decoded<PairProduct>, scratch_decoded<PairProduct>};
+    k.linear_float = {linear_pairs, tiles_together_decoded, scratch_pairs, row_tile, weight_tiles};
     return k;
 }
 

@@ -11,6 +11,7 @@ namespace {
 #define QUANT_AVX_VNNI
 #include "backends/cpu/simd_avx2.h"
 constexpr int row_tile = 6, weight_tiles = 2;  // 12 sums, 2 weights, an activation, of 16 registers
+constexpr int s8_row_tile = row_tile;
 constexpr int code_streams = 8;
 constexpr bool direct_rows = true;
 // In this order: each uses what is above it.
@@ -24,13 +25,11 @@ constexpr CpuKernels integer_linears() {  // constant: nothing here may run on a
     CpuKernels k{};
     k.layout = &layout_rows8;
     k.lanes = lanes;
-    k.row_tile = row_tile;
-    k.weight_tiles = weight_tiles;
     k.code_bias = code_bias;
     k.prepare_int8 = prepare_int8;
     k.prepare_s8 = prepare_s8;
-    k.linear_int8 = {linear_int8, tiles_together_int8, scratch_int8};
-    k.linear_s8 = {linear_s8, tiles_together_int8, scratch_s8};
+    k.linear_int8 = {linear_int8, tiles_together_int8, scratch_int8, row_tile, weight_tiles};
+    k.linear_s8 = {linear_s8, tiles_together_int8, scratch_s8, s8_row_tile, weight_tiles};
     return k;
 }
 

@@ -17,6 +17,8 @@ namespace {
 
 #include "backends/cpu/simd_portable.h"
 constexpr int row_tile = 2, weight_tiles = 1;
+constexpr int float_row_tile = 2, float_weight_tiles = 1;
+constexpr int s8_row_tile = row_tile;
 constexpr int code_streams = 1, float_streams = 1;
 constexpr bool direct_rows = false;  // smaller code
 // In this order: each uses what is above it.

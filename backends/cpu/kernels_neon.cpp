@@ -59,10 +59,13 @@ struct Simd : Neon {
 };
 
 #if defined(QUANT_NEON_64)
-constexpr int row_tile = 4, weight_tiles = 1;  // 16 registers of sums in 16 bits, 8 in 32 bits, of 32
+constexpr int row_tile = 4, weight_tiles = 1;              // 16 registers of sums in 16 bits, 8 in 32 bits, of 32
+constexpr int float_row_tile = 6, float_weight_tiles = 2;  // 24 registers of sums, 4 of weights, an activation
 #else
 constexpr int row_tile = 2, weight_tiles = 1;
+constexpr int float_row_tile = 4, float_weight_tiles = 1;  // 8 registers of sums, 2 of weights, an activation, of 16
 #endif
+constexpr int s8_row_tile = row_tile;
 constexpr int code_streams = 1, float_streams = 1;
 constexpr bool direct_rows = true;
 // In this order: each uses what is above it.

@@ -26,6 +26,8 @@ struct Simd : Neon {
 };
 
 constexpr int row_tile = 6, weight_tiles = 1;  // 12 integer sums, 12 float sums, 6 activations, 2 weights: 32 registers
+constexpr int float_row_tile = 6, float_weight_tiles = 2;  // 24 registers of sums, 4 of weights, an activation
+constexpr int s8_row_tile = row_tile;
 constexpr int code_streams = 1, float_streams = 1;
 constexpr bool direct_rows = true;
 // In this order: each uses what is above it.

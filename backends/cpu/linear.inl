@@ -2,8 +2,6 @@
 // inside an unnamed namespace after codes.inl; the including file defines row_tile, weight_tiles and
 // code_streams: tiles of integer codes that one row is multiplied with side by side.
 
-constexpr size_t cached_weights = 192 << 10;  // bytes of weights that are multiplied with all rows, of a small L2
-
 // f(Constant<C>) for C = count <= row_tile.
 template <int C = row_tile, class F>
 QUANT_INLINE auto with_count(int count, F f) {
@@ -17,8 +15,8 @@ QUANT_INLINE auto with_count(int count, F f) {
 QUANT_INLINE const uint8_t* tile_or_last(const LinearWeights& weights, int tile, int end) {
     return weights.tiles + (tile < end ? tile : end - 1) * weights.shape->tile_bytes;
 }
-QUANT_INLINE int padded_tiles(int tiles) {
-    return (tiles + weight_tiles - 1) / weight_tiles * weight_tiles;
+QUANT_INLINE int padded_tiles(int tiles, int together) {
+    return (tiles + together - 1) / together * together;
 }
 // The output without the columns of tiles from `end` on.
 QUANT_INLINE LinearOutput output_before(LinearOutput out, int end) {

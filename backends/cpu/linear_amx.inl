@@ -466,7 +466,7 @@ void linear_bf16_tiles(const LinearWeights& weights, const LinearInput& in, cons
     const int together = tiles_together_bf16_tiles(t);
     const size_t tile_bytes = static_cast<size_t>(t.blocks) * 1024;
     for (int begin = first_tile; begin < end; begin += together) {
-        const int padded = padded_tiles(end - begin < together ? end - begin : together);
+        const int padded = padded_tiles(end - begin < together ? end - begin : together, weight_tiles);
         for (int j = 0; j < padded; ++j)
             pair_columns(t, tile_or_last(weights, begin + j, end), 0, t.blocks, scratch + j * tile_bytes);
         for (int r = 0; r < row_strips.tiles; r += 2) {

@@ -12,25 +12,21 @@ QUANT_INLINE void put_pairs(Float pairs, int rows, float* to) {
 }
 
 void prepare_bf16(const float* in, int64_t stride, int64_t cols, int blocks, int first_row, int rows, uint8_t* to) {
-    for (int c = 0; c < rows; ++c) {
-        const float* row = in + (first_row + c) * stride;
-        float* out = reinterpret_cast<float*>(to) + c;
-        for (int b = 0; b < blocks; ++b, row += block_cols, out += pair_words * rows) {
-            const int64_t left = cols - static_cast<int64_t>(b) * block_cols;
-            const int n = left < block_cols ? static_cast<int>(left) : block_cols;
+    float* out = reinterpret_cast<float*>(to);
+    for (int64_t k = 0; k < static_cast<int64_t>(blocks) * block_cols; k += block_cols, out += pair_words * rows) {
+        const int n = cols - k < block_cols ? static_cast<int>(cols - k) : block_cols;
+        for (int c = 0; c < rows; ++c) {
+            const float* row = in + (first_row + c) * stride + k;
             put_pairs(Pairs::round(Simd::load(row, n), n > lanes ? Simd::load(row + lanes, n - lanes) : Simd::set(0)),
-                      rows, out);
+                      rows, out + c);
         }
     }
 }
 
 void prepare_e4m3_pairs(const uint8_t* codes, int64_t stride, int blocks, int first_row, int rows, uint8_t* to) {
-    for (int c = 0; c < rows; ++c) {
-        const uint8_t* row = codes + (first_row + c) * stride;
-        float* out = reinterpret_cast<float*>(to) + c;
-        for (int b = 0; b < blocks; ++b, row += block_cols, out += pair_words * rows)
-            put_pairs(Pairs::load_e4m3(row), rows, out);
-    }
+    float* out = reinterpret_cast<float*>(to);
+    for (int64_t k = 0; k < static_cast<int64_t>(blocks) * block_cols; k += block_cols, out += pair_words * rows)
+        for (int c = 0; c < rows; ++c) put_pairs(Pairs::load_e4m3(codes + (first_row + c) * stride + k), rows, out + c);
 }
 
 // Columns 2P and 2P + 1 of a block.
@@ -65,30 +61,42 @@ void multiply_row_pairs(const TileShape& t, const uint8_t* const* tiles, const f
     }
 }
 
-// For each block its scales [lanes] and pairs [pair][lanes].
+template <Element E>
+struct PairProduct {
+    static constexpr int block_words = pair_words;
+    static constexpr bool scaled = E == Element::e4m3, straight_rows = true;
+    QUANT_INLINE static Float multiply_add(Float w, Float x, Float sum) { return Pairs::multiply_add(w, x, sum); }
+    static FloatFunctions functions(const TileShape&);
+};
+
+// As multiply_decoded takes them.
 template <Element E>
 void decode_pairs(const TileShape& t, const uint8_t* tile, int first, int count, float* to) {
     TileReader reader(t, tile, first);
-    for (int b = 0; b < count; ++b, to += pair_words * lanes) {
+    for (int b = 0; b < count; ++b, to += pair_words * word_floats) {
         const uint8_t* block = reader.next();
-        Simd::store(to, reader.groups[0].scale);
-        to += lanes;
+        if constexpr (PairProduct<E>::scaled) {
+            Simd::store(to, reader.groups[0].scale);
+            to += word_floats;
+        }
         unrolled<pair_words>([&](auto p) QUANT_INLINE_LAMBDA {
-            Simd::store(to + p * lanes, decode_pair<E, decltype(p)::value>(block));
+            Simd::store(to + p * word_floats, decode_pair<E, decltype(p)::value>(block));
         });
     }
 }
 
-struct PairProduct {
-    static constexpr int block_words = pair_words;
-    static constexpr bool scaled = true, straight_rows = true;
-    QUANT_INLINE static Float multiply_add(Float w, Float x, Float sum) { return Pairs::multiply_add(w, x, sum); }
-    template <Element E>
-    static FloatFunctions functions_of() {
-        return {multiply_row_pairs<E, float_streams>, multiply_row_pairs<E, 1>, decode_pairs<E>};
-    }
-    static FloatFunctions functions(const TileShape& t) {
-        return t.element == Element::bf16 ? functions_of<Element::bf16>() : functions_of<Element::e4m3>();
-    }
-};
+template <Element E>
+FloatFunctions PairProduct<E>::functions(const TileShape&) {
+    return {multiply_row_pairs<E, float_streams>, multiply_row_pairs<E, 1>, decode_pairs<E>};
+}
 static_assert(pair_words == chain, "a chain is a block, which has one scale");
+
+void linear_pairs(const LinearWeights& weights, const LinearInput& in, const LinearOutput& out, int first_tile,
+                  int tiles, uint8_t* scratch) {
+    (weights.shape->element == Element::bf16
+         ? linear_decoded<PairProduct<Element::bf16>>
+         : linear_decoded<PairProduct<Element::e4m3>>)(weights, in, out, first_tile, tiles, scratch);
+}
+size_t scratch_pairs(const TileShape& t, int max_rows) {
+    return scratch_decoded<PairProduct<Element::e4m3>>(t, max_rows);  // with scales it is more
+}

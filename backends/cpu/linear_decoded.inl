@@ -1,6 +1,7 @@
 // Products of float activations with weights that are decoded first: several rows share some blocks of decoded weights.
-// Included inside an unnamed namespace after linear.inl; the including file defines float_streams, which is
-// code_streams for these weights. A Product says what is multiplied:
+// Included inside an unnamed namespace after linear.inl; the including file defines float_row_tile,
+// float_weight_tiles and float_streams, which are row_tile, weight_tiles and code_streams for these weights. A Product
+// says what is multiplied:
 //
 //     block_words                     32-bit words of a weight row's block of 32 columns, decoded, and of activations
 //     scaled                          decoded weights have a scale of their own for each chain
@@ -32,79 +33,83 @@ struct RowReaders {
         : stream{{t, tiles[I], 0}...} {}
 };
 
-constexpr int chunk_blocks = 8;     // decoded at a time
-constexpr int row_tiles_kept = 64;  // row tiles whose sums are kept from chunk to chunk
+// Some words of a few weight tiles are decoded into the first-level cache, where they stay while all rows pass by: of a
+// row, which comes from the second, less is read than of the weights. What a row tile's sums are so far passes by as
+// well, so that registers hold the sums of a chain only.
+constexpr int chunk_words = 128;
+constexpr int row_tiles_kept = 64;                       // that pass by at most
+constexpr int word_floats = float_weight_tiles * lanes;  // of the decoded weights
 
-// Floats of one weight tile's decoded block: for each chain its scales [lanes], if any, and its words [chain][lanes].
+// Floats of a decoded chain: its scales [tile][lanes], if any, and its words [chain][tile][lanes].
 template <class Product>
-constexpr int decoded_block = (Product::block_words / chain) * (chain + (Product::scaled ? 1 : 0)) * lanes;
+constexpr int decoded_chain = (chain + (Product::scaled ? 1 : 0)) * word_floats;
 template <class Product>
-constexpr int decoded_chunk = chunk_blocks* decoded_block<Product>;
+constexpr int decoded_chunk = chunk_words / chain* decoded_chain<Product>;
 
-template <class Product>
 int tiles_together_decoded(const TileShape&) {
-    return static_cast<int>(cached_weights / (2 * decoded_chunk<Product> * sizeof(float)) / weight_tiles *
-                            weight_tiles);
+    return 2 * float_weight_tiles;
 }
 int rows_kept(int rows) {
-    const int tiles = row_tiles(rows, row_tile).tiles;
-    return (tiles < row_tiles_kept ? tiles : row_tiles_kept) * row_tile;
+    const int tiles = row_tiles(rows, float_row_tile).tiles;
+    return (tiles < row_tiles_kept ? tiles : row_tiles_kept) * float_row_tile;
 }
 template <class Product>
 size_t scratch_decoded(const TileShape& t, int max_rows) {
-    return sizeof(float) * tiles_together_decoded<Product>(t) * (decoded_chunk<Product> + rows_kept(max_rows) * lanes);
+    return sizeof(float) * (decoded_chunk<Product> + tiles_together_decoded(t) * rows_kept(max_rows) * lanes);
+}
+
+// Adds the products of a chain to sums [row][tile][lanes], while the next row tile's activations are fetched. Compilers
+// that see several chains keep sums in more registers than there are.
+template <class Product, int C>
+QUANT_NOINLINE void multiply_chain(const float* w, const float* x, const float* next_x, float* sums) {
+    constexpr int T = float_weight_tiles, line = 16;
+    for (int i = 0; i < chain * C; i += line) Simd::prefetch(next_x + i);
+    const float* scales = w;
+    if (Product::scaled) w += word_floats;
+    Float sum[T][C];
+    QUANT_UNROLL
+    for (int i = 0; i < T; ++i) {
+        QUANT_UNROLL
+        for (int c = 0; c < C; ++c) sum[i][c] = Simd::set(0);
+    }
+    for (int n = 0; n < chain; ++n, w += word_floats, x += C) {
+        Float column[T];
+        QUANT_UNROLL
+        for (int i = 0; i < T; ++i) column[i] = Simd::load(w + i * lanes);
+        QUANT_UNROLL
+        for (int c = 0; c < C; ++c) {
+            const Float a = Simd::set(x[c]);
+            QUANT_UNROLL
+            for (int i = 0; i < T; ++i) sum[i][c] = Product::multiply_add(column[i], a, sum[i][c]);
+        }
+    }
+    QUANT_UNROLL
+    for (int c = 0; c < C; ++c) {
+        QUANT_UNROLL
+        for (int i = 0; i < T; ++i, sums += lanes) {
+            if constexpr (Product::scaled)
+                Simd::store(sums, Simd::fma(sum[i][c], Simd::load(scales + i * lanes), Simd::load(sums)));
+            else
+                Simd::store(sums, Simd::add(Simd::load(sums), sum[i][c]));
+        }
+    }
 }
 
 template <class Product, int C>
-QUANT_NOINLINE void multiply_decoded(const float* w, int chains, const float* x, float* sums) {
-    constexpr int T = weight_tiles, next_tile = decoded_chunk<Product>;
-    Float y[T][C];
-    QUANT_UNROLL
-    for (int i = 0; i < T; ++i) {
-        QUANT_UNROLL
-        for (int c = 0; c < C; ++c) y[i][c] = Simd::load(sums + (c * T + i) * lanes);
-    }
-    for (; chains > 0; --chains) {
-        const float* scales = w;
-        if (Product::scaled) w += lanes;
-        Float sum[T][C];
-        QUANT_UNROLL
-        for (int i = 0; i < T; ++i) {
-            QUANT_UNROLL
-            for (int c = 0; c < C; ++c) sum[i][c] = Simd::set(0);
-        }
-        for (int n = 0; n < chain; ++n, w += lanes, x += C) {
-            Float column[T];
-            QUANT_UNROLL
-            for (int i = 0; i < T; ++i) column[i] = Simd::load(w + i * next_tile);
-            QUANT_UNROLL
-            for (int c = 0; c < C; ++c) {
-                const Float a = Simd::set(x[c]);
-                QUANT_UNROLL
-                for (int i = 0; i < T; ++i) sum[i][c] = Product::multiply_add(column[i], a, sum[i][c]);
-            }
-        }
-        QUANT_UNROLL
-        for (int i = 0; i < T; ++i) {
-            if constexpr (Product::scaled) {
-                const Float scale = Simd::load(scales + i * next_tile);
-                QUANT_UNROLL
-                for (int c = 0; c < C; ++c) y[i][c] = Simd::fma(sum[i][c], scale, y[i][c]);
-            } else {
-                QUANT_UNROLL
-                for (int c = 0; c < C; ++c) y[i][c] = Simd::add(y[i][c], sum[i][c]);
-            }
-        }
-    }
-    QUANT_UNROLL
-    for (int i = 0; i < T; ++i) {
-        QUANT_UNROLL
-        for (int c = 0; c < C; ++c) Simd::store(sums + (c * T + i) * lanes, y[i][c]);
-    }
+void multiply_decoded(const float* w, int chains, const float* x, const float* next_x, float* sums) {
+    for (; chains > 0; --chains, w += decoded_chain<Product>, x += chain * C, next_x += chain * C)
+        multiply_chain<Product, C>(w, x, next_x, sums);
 }
 
 QUANT_INLINE Float scale_row(const LinearInput& in, int row, Float y) {
     return in.row_scales ? Simd::mul(y, Simd::set(in.row_scales[row].scale)) : y;
+}
+
+// The blocks of a tile from `first` on, which are decoded next: a share with each row tile.
+QUANT_INLINE NextWeights next_chunk(const TileShape& t, const uint8_t* tile, int first, int blocks, int row_tiles) {
+    if (first >= t.blocks) return {nullptr, 0};
+    const size_t block_bytes = t.tile_bytes / t.blocks, bytes = blocks * block_bytes;
+    return {tile + first * block_bytes, (bytes + row_tiles - 1) / row_tiles};
 }
 
 template <class Product>
@@ -123,40 +128,50 @@ void linear_decoded(const LinearWeights& weights, const LinearInput& in, const L
         });
         return;
     }
-    const RowTiles rows = row_tiles(in.rows, row_tile);
-    const int together = tiles_together_decoded<Product>(t), kept_rows = rows_kept(in.rows);
-    float* decoded = reinterpret_cast<float*>(scratch);         // [tiles][chunk]
-    float* sums = decoded + together * decoded_chunk<Product>;  // [tiles][rows][lanes], a pair of tiles side by side
+    constexpr int T = float_weight_tiles, chunk_blocks = chunk_words / Product::block_words;
+    const RowTiles rows = row_tiles(in.rows, float_row_tile), passes = row_tiles(rows.tiles, row_tiles_kept);
+    const int together = tiles_together_decoded(t), kept_rows = rows_kept(in.rows);
+    float* decoded = reinterpret_cast<float*>(scratch);
+    float* sums = decoded + decoded_chunk<Product>;  // [tiles / T][rows][T][lanes]
     const auto sums_of = [&](int j, int row) QUANT_INLINE_LAMBDA {
-        return sums + (static_cast<size_t>(j / weight_tiles) * kept_rows + row) * weight_tiles * lanes;
+        return sums + (static_cast<size_t>(j / T) * kept_rows + row) * word_floats;
+    };
+    const auto x_of = [&](int r, int block) QUANT_INLINE_LAMBDA {
+        return reinterpret_cast<const float*>(in.activations + tile_first(rows, r) * in.row_bytes) +
+               static_cast<int64_t>(block) * Product::block_words * tile_count(rows, r);
     };
     for (int begin = first_tile; begin < end; begin += together) {
-        const int padded = padded_tiles(end - begin < together ? end - begin : together);
-        for (int kept = 0; kept < rows.tiles; kept += row_tiles_kept) {
-            const int kept_end = kept + row_tiles_kept < rows.tiles ? kept + row_tiles_kept : rows.tiles;
+        const int count = end - begin < together ? end - begin : together;
+        for (int pass = 0; pass < passes.tiles; ++pass) {
+            const int kept = tile_first(passes, pass), kept_end = kept + tile_count(passes, pass);
             const int first_row = tile_first(rows, kept), end_row = tile_first(rows, kept_end);
-            std::memset(sums, 0, sizeof(float) * padded * kept_rows * lanes);
+            std::memset(sums, 0, sizeof(float) * padded_tiles(count, T) * kept_rows * lanes);
             for (int b = 0; b < t.blocks; b += chunk_blocks) {
                 const int blocks = b + chunk_blocks < t.blocks ? chunk_blocks : t.blocks - b;
-                for (int j = 0; j < padded; ++j)
-                    functions.decode_blocks(t, tile_or_last(weights, begin + j, end), b, blocks,
-                                            decoded + j * decoded_chunk<Product>);
-                for (int r = kept; r < kept_end; ++r) {
-                    const int first = tile_first(rows, r), count = tile_count(rows, r);
-                    const float* x = reinterpret_cast<const float*>(in.activations + first * in.row_bytes) +
-                                     static_cast<int64_t>(b) * Product::block_words * count;
-                    with_count(count, [&](auto c) QUANT_INLINE_LAMBDA {
-                        for (int j = 0; j < padded; j += weight_tiles)
-                            multiply_decoded<Product, decltype(c)::value>(decoded + j * decoded_chunk<Product>,
-                                                                          blocks * (Product::block_words / chain), x,
-                                                                          sums_of(j, first - first_row));
-                    });
+                for (int j = 0; j < count; j += T) {
+                    for (int i = 0; i < T; ++i)
+                        functions.decode_blocks(t, tile_or_last(weights, begin + j + i, end), b, blocks,
+                                                decoded + i * lanes);
+                    const bool last = j + T >= count;
+                    NextWeights next[T];
+                    for (int i = 0; i < T; ++i)
+                        next[i] = next_chunk(t, tile_or_last(weights, begin + (last ? 0 : j + T) + i, end),
+                                             last ? b + chunk_blocks : b, chunk_blocks, kept_end - kept);
+                    for (int r = kept; r < kept_end; ++r) {
+                        for (int i = 0; i < T; ++i) next[i].fetch(1);
+                        const int first = tile_first(rows, r);
+                        with_count<float_row_tile>(tile_count(rows, r), [&](auto c) QUANT_INLINE_LAMBDA {
+                            multiply_decoded<Product, decltype(c)::value>(
+                                decoded, blocks * (Product::block_words / chain), x_of(r, b),
+                                x_of(r + 1 < kept_end ? r + 1 : r, b), sums_of(j, first - first_row));
+                        });
+                    }
                 }
             }
             for (int r = first_row; r < end_row; ++r)
-                for (int j = 0; j < padded; ++j)
+                for (int j = 0; j < count; ++j)
                     store_output(out, r, begin + j,
-                                 scale_row(in, r, Simd::load(sums_of(j, r - first_row) + j % weight_tiles * lanes)));
+                                 scale_row(in, r, Simd::load(sums_of(j, r - first_row) + j % T * lanes)));
         }
     }
 }

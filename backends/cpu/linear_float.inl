@@ -4,24 +4,24 @@
 
 void prepare_f32(const float* in, int64_t stride, int64_t cols, int blocks, int first_row, int rows, uint8_t* to) {
     float* out = reinterpret_cast<float*>(to);  // [column][row]
-    const int64_t padded = static_cast<int64_t>(blocks) * block_cols;
-    for (int c = 0; c < rows; ++c) {
-        const float* row = in + (first_row + c) * stride;
-        for (int64_t k = 0; k < cols; ++k) out[k * rows + c] = row[k];
-        for (int64_t k = cols; k < padded; ++k) out[k * rows + c] = 0;
+    for (int64_t k = 0; k < static_cast<int64_t>(blocks) * block_cols; k += block_cols, out += block_cols * rows) {
+        const int n = cols - k < block_cols ? static_cast<int>(cols - k) : block_cols;
+        for (int c = 0; c < rows; ++c) {
+            const float* row = in + (first_row + c) * stride + k;
+            for (int i = 0; i < n; ++i) out[i * rows + c] = row[i];
+            for (int i = n; i < block_cols; ++i) out[i * rows + c] = 0;
+        }
     }
 }
 
 void prepare_e4m3(const uint8_t* codes, int64_t stride, int blocks, int first_row, int rows, uint8_t* to) {
     float* out = reinterpret_cast<float*>(to);
-    for (int c = 0; c < rows; ++c) {
-        const uint8_t* row = codes + (first_row + c) * stride;
-        for (int64_t k = 0; k < static_cast<int64_t>(blocks) * block_cols; k += lanes) {
+    for (int64_t k = 0; k < static_cast<int64_t>(blocks) * block_cols; k += lanes, out += lanes * rows)
+        for (int c = 0; c < rows; ++c) {
             float values[lanes];
-            Simd::store(values, Simd::load_e4m3(row + k));
-            for (int i = 0; i < lanes; ++i) out[(k + i) * rows + c] = values[i];
+            Simd::store(values, Simd::load_e4m3(codes + (first_row + c) * stride + k));
+            for (int i = 0; i < lanes; ++i) out[i * rows + c] = values[i];
         }
-    }
 }
 
 // ---- Decoding columns of a tile ----------------------------------------------------------------------------------
@@ -80,14 +80,14 @@ void multiply_row_float(const TileShape& t, const uint8_t* const* tiles, const f
 
 // ---- Several rows ------------------------------------------------------------------------------------------------
 
-// [column][lanes]
+// As multiply_decoded takes them.
 template <Element E>
 void decode_blocks(const TileShape& t, const uint8_t* tile, int first, int count, float* to) {
     TileReader reader(t, tile, first);
-    for (int b = 0; b < count; ++b, to += block_cols * lanes) {
+    for (int b = 0; b < count; ++b, to += block_cols * word_floats) {
         const uint8_t* block = reader.next();
         unrolled<block_cols>([&](auto k) QUANT_INLINE_LAMBDA {
-            Simd::store(to + k * lanes, decode_column<E, decltype(k)::value>(block, reader.groups[k / 16]));
+            Simd::store(to + k * word_floats, decode_column<E, decltype(k)::value>(block, reader.groups[k / 16]));
         });
     }
 }

@@ -1,6 +1,6 @@
 // Integer dot products of weight codes and int8 activations, a float scale per group. Included inside an unnamed
 // namespace after linear.inl; the including file defines direct_rows: whether one row is multiplied straight from the
-// packed tile.
+// packed tile, and s8_row_tile, which is row_tile for a8w8.
 //
 //     y[row] += weight_scale[group] * (sum over the group's blocks of activation_scale[block] * float(integer sum))
 //             + minimum[group] * (sum of the group's activations)
@@ -291,6 +291,7 @@ QUANT_INLINE size_t expanded_tile_bytes(const TileShape& t) {
            expanded_groups(t) * lanes * 2 * sizeof(float);
 }
 
+constexpr size_t cached_weights = 192 << 10;  // bytes of weights that are multiplied with all rows, of a small L2
 constexpr int most_tiles_together = 64;
 
 int tiles_together_int8(const TileShape& t) {
@@ -340,7 +341,8 @@ QUANT_NOINLINE void expand(const TileShape& t, const uint8_t* tile, uint8_t* scr
     }
 }
 
-template <int Bits, Groups G, int C>
+// CodeBits: of the codes as they are in memory, 8 once they are expanded.
+template <int Bits, Groups G, int C, int CodeBits = 8>
 QUANT_NOINLINE void multiply(const TileShape& t, const ExpandedTile* w, const uint8_t* x, const LinearOutput& out,
                              int first_row, int64_t first_tile, NextWeights next) {
     constexpr int T = weight_tiles;
@@ -370,8 +372,10 @@ QUANT_NOINLINE void multiply(const TileShape& t, const ExpandedTile* w, const ui
                     }
                     dot<Bits, T, C, 4>(
                         integer,
-                        [&](int i, int s) QUANT_INLINE_LAMBDA {
-                            return Simd::load_bytes(w[i].codes + block + (4 * h + s) * step_bytes);
+                        [&](int i, auto s) QUANT_INLINE_LAMBDA {
+                            constexpr int step = decltype(s)::value;
+                            return h == 0 ? load_dot_step<CodeBits, step>(w[i].codes + block)
+                                          : load_dot_step<CodeBits, step + 4>(w[i].codes + block);
                         },
                         x + 16 * h);
                     QUANT_UNROLL
@@ -385,7 +389,7 @@ QUANT_NOINLINE void multiply(const TileShape& t, const ExpandedTile* w, const ui
                     }
                 }
                 group += lanes;
-                block += steps_per_block * step_bytes, x += int8_block_bytes * C, --left;
+                block += CodeBits * step_bytes, x += int8_block_bytes * C, --left;
             } else {
                 Float sum[T][C];
                 QUANT_UNROLL
@@ -402,8 +406,9 @@ QUANT_NOINLINE void multiply(const TileShape& t, const ExpandedTile* w, const ui
                     }
                     dot<Bits, T, C, 8>(
                         integer,
-                        [&](int i, int s)
-                            QUANT_INLINE_LAMBDA { return Simd::load_bytes(w[i].codes + block + s * step_bytes); },
+                        [&](int i, auto s) QUANT_INLINE_LAMBDA {
+                            return load_dot_step<CodeBits, decltype(s)::value>(w[i].codes + block);
+                        },
                         x);
                     QUANT_UNROLL
                     for (int c = 0; c < C; ++c) {
@@ -414,7 +419,7 @@ QUANT_NOINLINE void multiply(const TileShape& t, const ExpandedTile* w, const ui
                                                            : Simd::fma(Simd::to_float(integer[i][c]), scale, sum[i][c]);
                     }
                     if (G == Groups::longer) next.fetch(1);
-                    block += steps_per_block * step_bytes, x += int8_block_bytes * C;
+                    block += CodeBits * step_bytes, x += int8_block_bytes * C;
                 }
                 QUANT_UNROLL
                 for (int i = 0; i < T; ++i) {
@@ -446,7 +451,8 @@ struct Int8Functions {
     void (*expand)(const TileShape&, const uint8_t* tile, uint8_t* scratch, ExpandedTile* to);
     using Multiply = void (*)(const TileShape&, const ExpandedTile* tiles, const uint8_t* x, const LinearOutput&,
                               int first_row, int64_t first_tile, NextWeights next);
-    Multiply multiply[row_tile];  // [rows - 1]
+    Multiply multiply[row_tile];         // [rows - 1]
+    Multiply multiply_packed[row_tile];  // or null: of codes that are not expanded, which does not pay for few rows
 };
 
 template <int Bits, Groups G>
@@ -456,14 +462,17 @@ Int8Functions int8_functions_of() {
                                                    : Simd::fused_dot                                ? Bits == 8 ? 8 : 6
                                                    : Bits == 5 || (Bits == 4 && G == Groups::of_16) ? 6
                                                                                                     : Bits;
-    Int8Functions f{nullptr, nullptr, expand<Bits>, {}};
+    Int8Functions f{nullptr, nullptr, expand<Bits>, {}, {}};
     if constexpr (direct_rows) {
         f.multiply_row = multiply_row<Bits, G, code_streams>;
         f.multiply_row_alone = multiply_row<Bits, G, 1>;
     }
     for (int count = 1; count <= row_tile; ++count)
-        f.multiply[count - 1] = with_count(
-            count, [](auto c) -> Int8Functions::Multiply { return multiply<multiply_bits, G, decltype(c)::value>; });
+        with_count(count, [&](auto c) {
+            f.multiply[c - 1] = multiply<multiply_bits, G, decltype(c)::value>;
+            if constexpr (Bits == 4 && multiply_bits == 8)
+                f.multiply_packed[c - 1] = multiply<multiply_bits, G, decltype(c)::value, Bits>;
+        });
     return f;
 }
 
@@ -506,15 +515,18 @@ void linear_int8(const LinearWeights& weights, const LinearInput& in, const Line
     }
     const RowTiles rows = row_tiles(in.rows, row_tile);
     const int together = tiles_together_int8(t);
+    const bool packed = rows.tiles <= 2 && functions.multiply_packed[0];
+    const auto expand_tile = packed ? expand<8> : functions.expand;  // of 8 bits: the scales only
+    const auto* multiply_tiles = packed ? functions.multiply_packed : functions.multiply;
     for (int begin = first_tile; begin < end; begin += together) {
-        const int padded = padded_tiles(end - begin < together ? end - begin : together);
+        const int padded = padded_tiles(end - begin < together ? end - begin : together, weight_tiles);
         ExpandedTile w[most_tiles_together];
         for (int j = 0; j < padded; ++j)
-            functions.expand(t, tile_or_last(weights, begin + j, end), scratch + j * expanded_tile_bytes(t), w + j);
+            expand_tile(t, tile_or_last(weights, begin + j, end), scratch + j * expanded_tile_bytes(t), w + j);
         for (int r = 0; r < rows.tiles; ++r) {
             const int first = tile_first(rows, r);
             for (int j = 0; j < padded; j += weight_tiles)
-                functions.multiply[tile_count(rows, r) - 1](
+                multiply_tiles[tile_count(rows, r) - 1](
                     t, w + j, in.activations + first * in.row_bytes, out, first, begin + j,
                     next_weights(weights, begin + together + j, end, r, rows.tiles));
         }
@@ -564,15 +576,15 @@ void linear_s8(const LinearWeights& weights, const LinearInput& in, const Linear
         });
         return;
     }
-    const RowTiles rows = row_tiles(in.rows, row_tile);
+    const RowTiles rows = row_tiles(in.rows, s8_row_tile);
     const int together = tiles_together_int8(t);
     for (int begin = first_tile; begin < end; begin += together) {
-        const int padded = padded_tiles(end - begin < together ? end - begin : together);
+        const int padded = padded_tiles(end - begin < together ? end - begin : together, weight_tiles);
         const uint8_t* packed[most_tiles_together];
         for (int j = 0; j < padded; ++j) packed[j] = tile_or_last(weights, begin + j, end);
         for (int r = 0; r < rows.tiles; ++r) {
             const int first = tile_first(rows, r);
-            with_count(tile_count(rows, r), [&](auto count) QUANT_INLINE_LAMBDA {
+            with_count<s8_row_tile>(tile_count(rows, r), [&](auto count) QUANT_INLINE_LAMBDA {
                 for (int j = 0; j < padded; j += weight_tiles)
                     multiply_s8<weight_tiles, decltype(count)::value>(
                         t, packed + j, in.activations + first * in.row_bytes, in.row_scales + first, out, first,
