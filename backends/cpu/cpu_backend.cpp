@@ -41,14 +41,16 @@ class CpuBackend : public Backend {
           kernels_(std::move(table)),
           threads_(*services.threads),
           memory_(*services.memory),
+          blocks_(*services.memory),
           one_stream_(one_stream) {}
 
     const std::string& name() const override { return name_; }
     const std::vector<Kernel>& kernels() const override { return kernels_; }
 
-    Buffer* alloc(size_t bytes, Usage) override {
+    Buffer* alloc(size_t bytes, Usage usage) override {
         auto buffer = std::make_unique<CpuBuffer>();
-        buffer->data = static_cast<uint8_t*>(memory_.alloc(bytes, cache_line));
+        buffer->owned = usage == Usage::activations ? memory_.share(bytes) : blocks_.share(bytes);
+        buffer->data = buffer->owned.get();
         buffer->bytes = bytes;
         return buffer.release();
     }
@@ -56,15 +58,9 @@ class CpuBackend : public Backend {
         auto buffer = std::make_unique<CpuBuffer>();
         buffer->data = static_cast<uint8_t*>(const_cast<void*>(host));
         buffer->bytes = bytes;
-        buffer->adopted = true;
         return buffer.release();
     }
-    void release(Buffer* buffer) noexcept override {
-        if (!buffer) return;
-        auto* own = static_cast<CpuBuffer*>(buffer);
-        if (!own->adopted) memory_.release(own->data, own->bytes);
-        delete own;
-    }
+    void release(Buffer* buffer) noexcept override { delete static_cast<CpuBuffer*>(buffer); }
 
     void write(Buffer* to, size_t at, const void* from, size_t bytes) override {
         if (bytes) std::memcpy(address(to) + at, from, bytes);
@@ -107,6 +103,7 @@ class CpuBackend : public Backend {
     std::vector<Kernel> kernels_;
     ThreadPool& threads_;
     HostMemory memory_;
+    HostBlocks blocks_;  // of weights and the cache
     bool one_stream_;
 };
 

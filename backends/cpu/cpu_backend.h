@@ -1,6 +1,7 @@
 // The CPU device: buffers are host memory, a plan is a list of phases run by the thread pool.
 #pragma once
 #include <functional>
+#include <memory>
 
 #include "backends/registry.h"
 #include "core/backend.h"
@@ -9,7 +10,7 @@ namespace quant {
 
 struct CpuBuffer : Buffer {
     uint8_t* data = nullptr;
-    bool adopted = false;
+    std::shared_ptr<uint8_t> owned;  // empty: adopted
 };
 inline uint8_t* host_pointer(const Slice& s) {
     return static_cast<CpuBuffer*>(s.buffer)->data + s.offset;

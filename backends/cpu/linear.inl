@@ -42,15 +42,15 @@ QUANT_INLINE void for_streams(const LinearWeights& weights, int first, int end, 
 
 // While [p, p + bytes) of one of T streams is multiplied. The processor's own prefetching ends with every page. Where
 // that is what keeps one stream from the memory's speed, it starts again in time if one line of the next page was asked
-// for; all other lines are then best left to it.
-template <int T>
+// for; all other lines are then best left to it, unless much is computed with each (Slow), which it does not wait for.
+template <int T, bool Slow = false>
 QUANT_INLINE void prefetch_ahead(const uint8_t* p, size_t bytes) {
-    if constexpr (T == 1 && code_streams > 1) {
-        constexpr uintptr_t page = 4096;
+    constexpr uintptr_t page = 4096;
+    if constexpr (T == 1 && code_streams > 1 && !Slow) {
         const uintptr_t at = reinterpret_cast<uintptr_t>(p) % page;
         if (at < bytes) Simd::prefetch(p - at + page);
     } else {
-        constexpr size_t distance = T > 1 ? 512 : 1024;
+        constexpr size_t distance = T > 1 ? 512 : code_streams > 1 ? page : 1024;
         for (size_t i = 0; i < bytes; i += 64) Simd::prefetch(p + distance + i);
     }
 }

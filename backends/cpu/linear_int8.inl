@@ -204,6 +204,7 @@ template <int Bits, Groups G, int T>
 QUANT_NOINLINE void multiply_row(const TileShape& t, const uint8_t* const* tiles, const uint8_t* x,
                                  const LinearOutput& out, int64_t first_tile) {
     constexpr size_t block_bytes = Bits * step_bytes;
+    constexpr bool slow = Bits < 8;  // the more codes in a line, the more is computed with it
     Float y[T];
     QUANT_UNROLL
     for (int i = 0; i < T; ++i) y[i] = Simd::set(0);
@@ -212,7 +213,7 @@ QUANT_NOINLINE void multiply_row(const TileShape& t, const uint8_t* const* tiles
     for (int left = t.blocks; left > 0; panel += t.panel_bytes) {
         size_t block = panel + t.header_bytes;
         QUANT_UNROLL
-        for (int i = 0; i < T; ++i) prefetch_ahead<T>(tiles[i] + panel, t.header_bytes);
+        for (int i = 0; i < T; ++i) prefetch_ahead<T, slow>(tiles[i] + panel, t.header_bytes);
         for (int g = 0; g < t.panel_groups && left > 0; ++g) {
             if constexpr (G == Groups::of_16) {
                 const Float scale = Simd::set(load_scalar(x + 32));
@@ -235,7 +236,7 @@ QUANT_NOINLINE void multiply_row(const TileShape& t, const uint8_t* const* tiles
                                          load_scale(t, tiles[i] + panel, g + h).scale, y[i]);
                 }
                 QUANT_UNROLL
-                for (int i = 0; i < T; ++i) prefetch_ahead<T>(tiles[i] + block, block_bytes);
+                for (int i = 0; i < T; ++i) prefetch_ahead<T, slow>(tiles[i] + block, block_bytes);
                 block += block_bytes, x += int8_block_bytes, --left, ++g;
             } else {
                 Float sum[T], activations = Simd::set(0);
@@ -254,7 +255,7 @@ QUANT_NOINLINE void multiply_row(const TileShape& t, const uint8_t* const* tiles
                     QUANT_UNROLL
                     for (int i = 0; i < T; ++i) {
                         sum[i] = Simd::fma(Simd::to_float(integer[i][0]), scale, sum[i]);
-                        prefetch_ahead<T>(tiles[i] + block, block_bytes);
+                        prefetch_ahead<T, slow>(tiles[i] + block, block_bytes);
                     }
                     activations = Simd::set(load_scalar(x + 44));
                     block += block_bytes, x += int8_block_bytes;
