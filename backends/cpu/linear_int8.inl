@@ -471,7 +471,7 @@ Int8Functions int8_functions_of() {
     for (int count = 1; count <= row_tile; ++count)
         with_count(count, [&](auto c) {
             f.multiply[c - 1] = multiply<multiply_bits, G, decltype(c)::value>;
-            if constexpr (Bits == 4 && multiply_bits == 8)
+            if constexpr (Bits == 4 && multiply_bits == 8 && !Simd::matrix_dot)  // which takes widened steps
                 f.multiply_packed[c - 1] = multiply<multiply_bits, G, decltype(c)::value, Bits>;
         });
     return f;
