@@ -170,7 +170,7 @@ std::vector<Case> linear_cases(const Kernel& kernel, bool reference) {
     add("bf16").activation = Activation::e4m3;  // no scheme's, but a row's
     for (const auto& [name, scheme] : schemes)
         for (int64_t out : out_rows)
-            for (int rows : {1, 256}) {
+            for (int rows : {1, 8, 256}) {
                 const ValueType type = scheme.activation == Activation::s8     ? ValueType::s8
                                        : scheme.activation == Activation::e4m3 ? ValueType::e4m3
                                                                                : ValueType::f32;

@@ -1,5 +1,7 @@
 #include "backends/cpu/cpu_devices.h"
 
+#include <utility>
+
 #include "backends/cpu/cpu_backend.h"
 #include "backends/cpu/processor.h"
 
@@ -37,6 +39,7 @@ struct Device {
 };
 void append_none(std::vector<Kernel>&, bool) {}
 
+// Best first, where the processor is not slow_bf16.
 const Device devices[] = {
 #if defined(__x86_64__) || defined(_M_X64)
     {"cpu:amx", &Processor::lacks_amx, append_amx_kernels},
@@ -73,6 +76,7 @@ void append_cpu_devices(std::vector<DeviceInfo>& list) {
         info.reason = reason(device, processor);
         info.memory_total = memory;
         list.push_back(info);
+        if (processor.slow_bf16 && info.name == "cpu:avx512") std::swap(list.back(), list[list.size() - 2]);
     }
 }
 

@@ -138,6 +138,7 @@ Processor detect_processor() {
     const Registers zero = cpuid(0);
     const uint32_t last = zero.a, last_extended = cpuid(0x80000000u).a;
     p.one_stream = zero.b == 0x68747541;  // "Auth"enticAMD
+    p.slow_bf16 = zero.b == 0x756e6547;   // "Genu"ineIntel
     if (last_extended >= 0x80000004u) {
         char brand[49] = "";
         for (uint32_t i = 0; i < 3; ++i) {
