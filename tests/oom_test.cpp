@@ -1,16 +1,15 @@
 // Every allocation of load + generate fails once: the answer is QUANT_ERR_MEMORY or success, and nothing leaks.
 #include <atomic>
 #include <catch2/catch.hpp>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <new>
 
 #include "checkpoints/json.h"
 #include "models/save.h"
+#include "tests/checkpoint_fixture.h"
 #include "tests/llama_fixture.h"
 
 namespace {
@@ -174,17 +173,15 @@ TEST_CASE("every failed allocation is a status and leaks nothing", "[oom]") {
     shape.vocabulary = 40;
     auto checkpoint = small_checkpoint(shape);
     add_vocabulary(checkpoint->metadata, shape.vocabulary);
-    const std::string path = (std::filesystem::temp_directory_path() / "quant_oom_test.gguf").string();
-    {
-        TestServices services;
-        save_checkpoint(*checkpoint, {}, nullptr, services.pool, path, [](float) {});
-    }
     std::vector<char> gguf;
     {
+        const TemporaryDirectory directory;
+        const std::string path = directory.path() + "/model.gguf";
+        TestServices services;
+        save_checkpoint(*checkpoint, {}, nullptr, services.pool, path, [](float) {});
         std::ifstream in(path, std::ios::binary);
         gguf.assign(std::istreambuf_iterator<char>(in), {});
     }
-    std::remove(path.c_str());
     REQUIRE(load_and_generate(nullptr, gguf, nullptr) == QUANT_OK);  // what the standard library keeps is made now
     for (const char* scheme : {static_cast<const char*>(nullptr), "a8w8", "a16w4:g32"}) {
         const long allocations = sweep(nullptr, gguf, scheme, [](long i) { return i + 1; });
