@@ -34,17 +34,7 @@ struct Kernel {
             end = chunks * (part + 1) / a.cluster;
         }
     };
-    struct Ring {
-        uint32_t slots, full, empty;
-        int slot = 0;
-        uint32_t parity = 0;  // of the turn
-        __device__ uint32_t memory() const { return slots + slot * slot_bytes; }
-        __device__ uint32_t full_barrier() const { return full + slot * 8; }
-        __device__ uint32_t empty_barrier() const { return empty + slot * 8; }
-        __device__ void advance() {
-            if (++slot == depth) slot = 0, parity ^= 1;
-        }
-    };
+    using Ring = wgmma::Ring<slot_bytes, depth>;
 
     __device__ static void copy_codes(const ManyMaps& maps, const Ring& ring, const Work& work, int chunk) {
         wgmma::barrier_expect(ring.full_barrier(), slot_bytes);

@@ -69,18 +69,7 @@ struct Kernel : Products<Codec, mode> {
         return a.tiles + min(tile, a.tile_count - 1) * a.tile_bytes;
     }
 
-    // Where producer or consumers are in the ring of chunks, which goes on from tile to tile.
-    struct Ring {
-        uint32_t slots, full, empty;
-        int slot = 0;
-        uint32_t parity = 0;  // of the turn
-        __device__ uint32_t memory() const { return slots + slot * slot_bytes; }
-        __device__ uint32_t full_barrier() const { return full + slot * 8; }
-        __device__ uint32_t empty_barrier() const { return empty + slot * 8; }
-        __device__ void advance() {
-            if (++slot == depth) slot = 0, parity ^= 1;
-        }
-    };
+    using Ring = wgmma::Ring<slot_bytes, depth>;  // of chunks, which goes on from tile to tile
 
     // Copies each chunk's activations and codes: of what the cluster shares, the block's part to all blocks of it, once
     // the consumers of them all are done with what was there.

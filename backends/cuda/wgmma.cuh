@@ -160,6 +160,20 @@ __device__ inline void barrier_wait(uint32_t barrier, uint32_t parity) {
         "r"(parity)
         : "memory");
 }
+// Where producer or consumers are in a ring of slots of shared memory, each of which has two barriers.
+template <int slot_bytes, int depth>
+struct Ring {
+    uint32_t slots, full, empty;
+    int slot = 0;
+    uint32_t parity = 0;  // of the turn
+    __device__ uint32_t memory() const { return slots + slot * slot_bytes; }
+    __device__ uint32_t full_barrier() const { return full + slot * 8; }
+    __device__ uint32_t empty_barrier() const { return empty + slot * 8; }
+    __device__ void advance() {
+        if (++slot == depth) slot = 0, parity ^= 1;
+    }
+};
+
 // The box of `map` from (byte, row, tile) on, whose bytes the barrier counts.
 __device__ inline void copy_box(uint32_t to, const CUtensorMap& map, int byte, int row, int tile, uint32_t barrier) {
     asm volatile(
