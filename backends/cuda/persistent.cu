@@ -20,11 +20,11 @@ __device__ inline void wait_for_instruction() {
     synchronize();
 }
 
-__device__ inline int next_instruction() {
-    WarpState& s = mine();
-    const int next = s.instruction + 1;
+// Where the warp goes next.
+__device__ inline int advance(volatile int& place) {
+    const int next = place + 1;
     __syncwarp();
-    s.instruction = next;
+    place = next;
     __syncwarp();
     return next;
 }
@@ -60,11 +60,7 @@ __device__ inline void write_results() {
 }
 // True: of the same linear.
 __device__ inline bool next_stream() {
-    WarpState& s = mine();
-    const int next = s.stream + 1;
-    __syncwarp();
-    s.stream = next;
-    __syncwarp();
+    const int next = advance(mine().stream);
     const Instruction& x = instruction();
     return next < x.stream + x.streams;
 }
@@ -130,7 +126,7 @@ __global__ void __launch_bounds__(threads + 32, 1) run_program(StepView step, Pe
             wait_for_instruction();
         }
         synchronize();
-    } while (next_instruction() < a.count);
+    } while (advance(mine().instruction) < a.count);
 #endif
 }
 
