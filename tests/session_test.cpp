@@ -99,8 +99,6 @@ TEST_CASE("a batch of 8 sessions gives each what it computes alone", "[session]"
     const SmallLlama shape;
     for (const std::string& device : {std::string("cpu"), std::string("loopback:0")}) {
         for (const Kinds& kinds : all_kinds()) {
-            // The loopback device computes with the reference's slow kernels: one float and one integer scheme.
-            if (device != "cpu" && kinds.scheme != "f32" && kinds.scheme != "a8w8") continue;
             INFO(device << " " << kinds.scheme << ", cache " << cache_kind_name(kinds.cache));
             auto model =
                 load_test_model(small_checkpoint(shape), {{device, 0}}, kinds.scheme, services, 0, false, kinds.cache);
